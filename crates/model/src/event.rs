@@ -1,0 +1,66 @@
+//! Events: what happened, for people. Never read by a decision.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{EventId, HostName};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    pub id: EventId,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub severity: Severity,
+    pub kind: EventKind,
+    /// What it is about, as in `guest/web1` or `host/host2`.
+    pub subject: String,
+    /// The host whose daemon saw it.
+    pub seen_by: HostName,
+    /// One sentence without a full stop.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    Info,
+    Warning,
+    /// A person must look.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        })
+    }
+}
+
+/// For programs that follow the stream; people read the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    HostOnline,
+    HostLost,
+    LeaderElected,
+    GuestPlaced,
+    GuestPromoted,
+    GuestStarted,
+    GuestStopped,
+    GuestFailed,
+    /// A guest is without a place; the message says why.
+    GuestWaiting,
+    VolumeHeld,
+    VolumeAlone,
+    VolumeSyncing,
+    VolumeInSync,
+    StoreDegraded,
+    RecordDamaged,
+    JobEnded,
+}

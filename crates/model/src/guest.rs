@@ -1,0 +1,229 @@
+//! Guests: the pets. A guest is three records: its spec (a wish), its assignment (a decision) and its
+//! report (a belief). What a person sees, its phase, is computed from them.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    AcceleratorKind, BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName, MacAddress,
+    NetworkName, Pool, VolumeId, VolumeReport,
+};
+
+/// What a guest should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestSpec {
+    pub name: GuestName,
+    pub id: GuestId,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    pub vcpus: u32,
+    pub memory: Bytes,
+    pub boot: BootFrom,
+    pub disks: Vec<DiskSpec>,
+    pub nics: Vec<NicSpec>,
+    pub seed: Seed,
+    pub power: PowerWish,
+    /// Grows with each start or restart that is asked for; a guest that shut itself down stays down until then.
+    pub boot_generation: u64,
+    /// Who comes back first when a host is lost: higher before lower.
+    pub priority: i32,
+    /// How long a guest may take to shut down before it is ended hard.
+    pub stop_timeout_s: u32,
+    /// A host asked for by its operator when the guest was made.
+    pub preferred_host: Option<HostName>,
+    /// Set once, by a delete job; the guest is ended and its volumes go.
+    pub deleting: bool,
+}
+
+impl GuestSpec {
+    /// Whether a second host holds its disks.
+    pub fn is_mirrored(&self) -> bool {
+        self.disks.iter().any(|disk| disk.pool == Pool::Mirror)
+    }
+
+    /// What its replicas take on each host.
+    pub fn disk_size(&self) -> Bytes {
+        self.disks.iter().map(|disk| disk.size).sum()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootFrom {
+    /// The first disk's boot loader.
+    Disk,
+    /// The kernel and the initial RAM disk of this image.
+    Image(ImageName),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskSpec {
+    pub volume: VolumeId,
+    pub pool: Pool,
+    pub size: Bytes,
+    /// What the volume is filled from when it is made; empty otherwise.
+    pub image: Option<ImageName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NicSpec {
+    pub network: NetworkName,
+    pub mac: MacAddress,
+    /// Address and prefix length.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpNet>,
+}
+
+/// What a guest is told about itself at its first boot, as a NoCloud seed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Seed {
+    /// cloud-init's user-data, or a script that begins with `#!`.
+    pub user_data: Option<String>,
+    pub ssh_keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerWish {
+    Running,
+    Stopped,
+}
+
+/// Which host owns a guest. Every change compares the old `(host, epoch)` and writes the next epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Assignment {
+    pub guest: GuestName,
+    pub guest_id: GuestId,
+    pub host: HostName,
+    pub epoch: Epoch,
+    /// The host of the secondary replicas of all its volumes.
+    pub secondary: Option<HostName>,
+    /// Why here; one sentence without a full stop.
+    pub why: String,
+}
+
+/// What the owner's host says of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestReport {
+    pub guest: GuestName,
+    pub guest_id: GuestId,
+    pub host: HostName,
+    pub boot_id: BootId,
+    pub epoch: Epoch,
+    pub state: GuestState,
+    /// The boot generation that `state` speaks of.
+    pub boot_generation: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    pub accelerator: Option<AcceleratorKind>,
+    /// How its last run ended.
+    pub exit: Option<Exit>,
+    pub volumes: Vec<VolumeReport>,
+    /// What it waits for, or why it failed; one sentence without a full stop.
+    pub message: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestState {
+    /// Its volumes are being made or opened.
+    Preparing,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    /// It cannot be started; the report's message says why. Tried again with growing pauses.
+    Failed,
+    /// Nothing of it is left on this host.
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// The boot generation that ended.
+    pub boot_generation: u64,
+    pub reason: ExitReason,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitReason {
+    /// The guest shut itself down; it stays down until it is started again.
+    GuestShutdown,
+    /// It was asked to stop, and did.
+    Stopped,
+    /// It was asked to stop, did not in time, and was ended.
+    Killed,
+    /// Its QEMU died.
+    Crashed,
+    /// This host no longer owned it.
+    Disowned,
+}
+
+/// What a person sees of a guest; computed, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestPhase {
+    /// No host has been chosen yet.
+    Waiting,
+    Preparing,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Failed,
+    /// Its host is lost, and no other may take it yet.
+    Unknown,
+    Deleting,
+}
+
+impl GuestPhase {
+    /// What a guest's phase is, from the records that speak of it.
+    pub fn derive(
+        spec: &GuestSpec,
+        assignment: Option<&Assignment>,
+        report: Option<&GuestReport>,
+        view: &ClusterView,
+    ) -> GuestPhase {
+        if spec.deleting {
+            return GuestPhase::Deleting;
+        }
+        let Some(assignment) = assignment else { return GuestPhase::Waiting };
+        if !view.is_live(&assignment.host) {
+            return GuestPhase::Unknown;
+        }
+        let Some(report) = report.filter(|r| r.host == assignment.host && r.epoch == assignment.epoch) else {
+            return GuestPhase::Starting;
+        };
+        match report.state {
+            GuestState::Preparing => GuestPhase::Preparing,
+            GuestState::Starting => GuestPhase::Starting,
+            GuestState::Running => GuestPhase::Running,
+            GuestState::Stopping => GuestPhase::Stopping,
+            GuestState::Stopped | GuestState::Deleted => GuestPhase::Stopped,
+            GuestState::Failed => GuestPhase::Failed,
+        }
+    }
+}
+
+impl fmt::Display for GuestPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            GuestPhase::Waiting => "waiting",
+            GuestPhase::Preparing => "preparing",
+            GuestPhase::Starting => "starting",
+            GuestPhase::Running => "running",
+            GuestPhase::Stopping => "stopping",
+            GuestPhase::Stopped => "stopped",
+            GuestPhase::Failed => "failed",
+            GuestPhase::Unknown => "unknown",
+            GuestPhase::Deleting => "deleting",
+        })
+    }
+}

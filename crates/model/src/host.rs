@@ -1,0 +1,103 @@
+//! Hosts: the machines that run guests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{BootId, Bytes, HostName, ImageName};
+
+/// A host as the cluster knows it, written when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    pub name: HostName,
+    /// Where the other hosts reach it.
+    #[schema(value_type = String)]
+    pub address: std::net::IpAddr,
+    /// Hosts that may fail together, such as a rack.
+    pub zone: String,
+    pub tags: BTreeSet<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: Timestamp,
+    /// Whether it runs a member of the state store.
+    pub store_member: bool,
+}
+
+/// What a host says of itself when it starts, and when that changes. Nothing here is measured over time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostReport {
+    pub host: HostName,
+    pub boot_id: BootId,
+    pub kennel_version: String,
+    pub qemu_version: String,
+    pub kernel_version: String,
+    pub cpus: u32,
+    pub memory: Bytes,
+    /// Size of the file system that holds the volumes.
+    pub disk: Bytes,
+    pub accelerator: Accelerator,
+    /// Images whose bytes are here, checked against their hashes.
+    pub images: BTreeSet<ImageName>,
+    /// What a person should know of, such as a volume file that no record names; one sentence each.
+    pub problems: Vec<String>,
+    /// How the guests' networks leave this host: network name to interface.
+    pub uplinks: BTreeMap<String, String>,
+}
+
+/// What runs the guests' instructions, and how that was found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Accelerator {
+    pub kind: AcceleratorKind,
+    /// Why this one, as in "KVM is present, but the tiny guest did not boot under it within 20 s".
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcceleratorKind {
+    Kvm,
+    /// QEMU's own emulation.
+    Tcg,
+}
+
+impl fmt::Display for AcceleratorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            AcceleratorKind::Kvm => "kvm",
+            AcceleratorKind::Tcg => "tcg",
+        })
+    }
+}
+
+/// A host's lease on membership. The record hangs on a lease of the store: it is there while the host lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    pub host: HostName,
+    pub boot_id: BootId,
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+}
+
+/// What a person sees of a host; computed, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostPhase {
+    /// Its session is live.
+    Online,
+    /// Its session is over. It may be dead, cut off, or frozen.
+    Lost,
+    /// It joined, and has not been heard of since.
+    Joining,
+}
+
+impl fmt::Display for HostPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            HostPhase::Online => "online",
+            HostPhase::Lost => "lost",
+            HostPhase::Joining => "joining",
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! Jobs: durable operations of several steps that survive the death of whoever was running them.
+//!
+//! A job is two records: its spec (the API writes what was asked, and whether it is to be cancelled) and its
+//! report (its runner, the leader or one host, writes how far it is).
+//!
+//! ```text
+//!   waiting ──▶ running ──▶ done
+//!                 │  └────▶ undoing ──▶ failed | cancelled
+//! ```
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{GuestName, HostName, ImageName, JobId};
+
+/// What was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobSpec {
+    pub id: JobId,
+    pub kind: JobKind,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Who asked: the name of a token.
+    pub requested_by: String,
+    /// The only host that can run it, for a job that works on that host's files; the leader runs the others.
+    pub runner: Option<HostName>,
+    pub cancel: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    CreateGuest { guest: GuestName },
+    DeleteGuest { guest: GuestName },
+    StartGuest { guest: GuestName },
+    StopGuest { guest: GuestName },
+    RestartGuest { guest: GuestName },
+    BuildImage { image: ImageName, recipe: Recipe },
+}
+
+/// An image that Kennel can make by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// A few megabytes: busybox, a cloud kernel, the guest agent.
+    Tiny,
+    /// Debian 13 with systemd, cloud-init, sshd and the guest agent.
+    Debian,
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            JobKind::CreateGuest { guest } => format!("create guest {guest}"),
+            JobKind::DeleteGuest { guest } => format!("delete guest {guest}"),
+            JobKind::StartGuest { guest } => format!("start guest {guest}"),
+            JobKind::StopGuest { guest } => format!("stop guest {guest}"),
+            JobKind::RestartGuest { guest } => format!("restart guest {guest}"),
+            JobKind::BuildImage { image, .. } => format!("build image {image}"),
+        };
+        f.pad(&text)
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobReport {
+    pub id: JobId,
+    pub state: JobState,
+    pub steps: Vec<JobStep>,
+    /// Why it failed; one sentence without a full stop.
+    pub error: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl JobReport {
+    /// A report that nobody has written yet.
+    pub fn new(id: JobId, steps: impl IntoIterator<Item = &'static str>) -> Self {
+        let steps = steps.into_iter().map(JobStep::waiting).collect();
+        Self { id, state: JobState::Waiting, steps, error: None, ended_at: None }
+    }
+
+    /// Between 0 and 1: the share of its steps that are done.
+    pub fn progress(&self) -> f64 {
+        let done = self.steps.iter().filter(|step| step.state == StepState::Done).count();
+        if self.state == JobState::Done { 1.0 } else { done as f64 / self.steps.len().max(1) as f64 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobStep {
+    pub name: String,
+    pub state: StepState,
+    /// What it waits for.
+    pub note: Option<String>,
+}
+
+impl JobStep {
+    fn waiting(name: &str) -> Self {
+        Self { name: name.to_owned(), state: StepState::Waiting, note: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    Waiting,
+    Running,
+    Done,
+    Failed,
+    Undone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    Waiting,
+    Running,
+    /// A step failed, or somebody cancelled: what was done is taken back.
+    Undoing,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+/// A change of state that no job makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a job cannot go from {from} to {to}")]
+pub struct Illegal {
+    from: JobState,
+    to: JobState,
+}
+
+impl JobState {
+    pub fn is_terminal(self) -> bool {
+        match self {
+            JobState::Done | JobState::Failed | JobState::Cancelled => true,
+            JobState::Waiting | JobState::Running | JobState::Undoing => false,
+        }
+    }
+
+    /// The one way from state to state.
+    pub fn to(self, to: JobState) -> Result<JobState, Illegal> {
+        use JobState::{Cancelled, Done, Failed, Running, Undoing, Waiting};
+        let legal = match self {
+            Waiting => matches!(to, Running | Undoing),
+            Running => matches!(to, Done | Undoing),
+            Undoing => matches!(to, Failed | Cancelled),
+            Done | Failed | Cancelled => false,
+        };
+        if legal { Ok(to) } else { Err(Illegal { from: self, to }) }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            JobState::Waiting => "waiting",
+            JobState::Running => "running",
+            JobState::Undoing => "undoing",
+            JobState::Done => "done",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_ended_stays_ended() {
+        let all = [
+            JobState::Waiting,
+            JobState::Running,
+            JobState::Undoing,
+            JobState::Done,
+            JobState::Failed,
+            JobState::Cancelled,
+        ];
+        for from in all.into_iter().filter(|state| state.is_terminal()) {
+            for to in all {
+                assert!(from.to(to).is_err(), "{from} to {to}");
+            }
+        }
+        assert_eq!(JobState::Running.to(JobState::Done), Ok(JobState::Done));
+        assert!(JobState::Waiting.to(JobState::Done).is_err());
+    }
+}

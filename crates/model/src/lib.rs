@@ -1,0 +1,52 @@
+//! What exists in a cluster: identities, wishes, assignments, reports, and what is derived from them.
+//!
+//! No I/O, no clock, no randomness: whoever needs the time or a new id passes it in.
+//!
+//! # One writer for each record
+//!
+//! | record | written by |
+//! | --- | --- |
+//! | [`Cluster`], [`Host`], [`GuestSpec`], [`Network`], [`Image`], [`JobSpec`], [`AccessToken`], address claims | the API |
+//! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader |
+//! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
+//! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
+//! | [`Event`] | whoever saw it; never changed |
+//!
+//! # Who may run a guest
+//!
+//! [`Assignment`] is `(host, epoch)`; every change of it is one transaction that compares the old one and
+//! writes the next epoch. [`InSync`] says which replicas hold every acknowledged write. "The primary goes on
+//! alone" writes the second and compares the first; "the secondary takes over" writes the first and compares
+//! the second: exactly one of the two happens, whatever the clocks say.
+
+mod cluster;
+mod event;
+mod guest;
+mod host;
+mod id;
+mod image;
+mod job;
+mod network;
+mod refusal;
+mod size;
+mod view;
+mod volume;
+
+pub use cluster::{AccessToken, Cluster, Schema, Settings, TokenUse};
+pub use event::{Event, EventKind, Severity};
+pub use guest::{
+    Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
+    NicSpec, PowerWish, Seed,
+};
+pub use host::{Accelerator, AcceleratorKind, Host, HostPhase, HostReport, Session};
+pub use id::{
+    BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,
+    NetworkName, VolumeId,
+};
+pub use image::{Image, ImageFile, ImageFormat};
+pub use job::{Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Recipe, StepState};
+pub use network::{AddressClaim, Network};
+pub use refusal::Refusal;
+pub use size::{Bytes, InvalidSize};
+pub use view::{ClusterView, Liveness};
+pub use volume::{InSync, Pool, Replica, ReplicaDrop, VolumePhase, VolumeReport, VolumeState};

@@ -1,0 +1,67 @@
+//! Everything in the store at one revision, as the deciders and the API see it.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    AccessToken, AddressClaim, Assignment, Cluster, Event, EventId, GuestName, GuestReport, GuestSpec, Host,
+    HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId, JobReport, JobSpec, Network,
+    NetworkName, Replica, ReplicaDrop, Session, VolumeId,
+};
+
+/// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterView {
+    pub revision: i64,
+    pub cluster: Option<Cluster>,
+    /// Who runs the cluster-wide loops.
+    pub leader: Option<HostName>,
+    pub hosts: BTreeMap<HostName, Host>,
+    pub sessions: BTreeMap<HostName, Session>,
+    pub host_reports: BTreeMap<HostName, HostReport>,
+    pub guests: BTreeMap<GuestName, GuestSpec>,
+    pub assignments: BTreeMap<GuestName, Assignment>,
+    pub guest_reports: BTreeMap<GuestName, GuestReport>,
+    pub in_sync: BTreeMap<VolumeId, InSync>,
+    pub drops: BTreeMap<(HostName, VolumeId), ReplicaDrop>,
+    /// By the SHA-256 of the token, hexadecimal.
+    pub tokens: BTreeMap<String, AccessToken>,
+    pub networks: BTreeMap<NetworkName, Network>,
+    pub addresses: BTreeMap<(NetworkName, std::net::IpAddr), AddressClaim>,
+    pub images: BTreeMap<ImageName, Image>,
+    pub jobs: BTreeMap<JobId, JobSpec>,
+    pub job_reports: BTreeMap<JobId, JobReport>,
+    pub events: BTreeMap<EventId, Event>,
+    /// Keys whose values no build of ours could have written, and what is wrong with each.
+    pub damaged: BTreeMap<String, String>,
+}
+
+/// What is known of a host's life. Lost is not dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Its session is there, in this boot.
+    Live(crate::BootId),
+    Lost,
+}
+
+impl ClusterView {
+    pub fn liveness(&self, host: &HostName) -> Liveness {
+        self.sessions.get(host).map_or(Liveness::Lost, |session| Liveness::Live(session.boot_id))
+    }
+
+    pub fn is_live(&self, host: &HostName) -> bool {
+        self.sessions.contains_key(host)
+    }
+
+    /// Whether the boot in which a replica acknowledged its writes is the one that is live now.
+    pub fn boot_is_live(&self, replica: &Replica) -> bool {
+        self.liveness(&replica.host) == Liveness::Live(replica.boot_id)
+    }
+
+    pub fn host_phase(&self, host: &HostName) -> HostPhase {
+        match self.liveness(host) {
+            Liveness::Live(_) => HostPhase::Online,
+            Liveness::Lost if self.host_reports.contains_key(host) => HostPhase::Lost,
+            Liveness::Lost => HostPhase::Joining,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Volumes: guests' disks, and who holds every acknowledged write of them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Assignment, BootId, ClusterView, Epoch, GuestReport, HostName, VolumeId};
+
+/// Where a volume is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// One replica, on the guest's own host.
+    Local,
+    /// A second replica on another host takes every write.
+    Mirror,
+}
+
+impl Pool {
+    pub fn replicas(self) -> usize {
+        match self {
+            Pool::Local => 1,
+            Pool::Mirror => 2,
+        }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Pool::Local => "local",
+            Pool::Mirror => "mirror",
+        })
+    }
+}
+
+impl FromStr for Pool {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "local" => Ok(Pool::Local),
+            "mirror" => Ok(Pool::Mirror),
+            other => Err(format!("there is no pool '{other}': the pools are local and mirror")),
+        }
+    }
+}
+
+/// A volume's copy on one host, in one boot of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Replica {
+    pub host: HostName,
+    pub boot_id: BootId,
+}
+
+/// The in-sync set of a volume: the replicas that hold every acknowledged write. While there are two, a
+/// write is acknowledged to the guest only when both have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InSync {
+    pub volume: VolumeId,
+    /// The epoch of the owner that wrote this.
+    pub epoch: Epoch,
+    pub members: BTreeSet<Replica>,
+}
+
+impl InSync {
+    pub fn contains_host(&self, host: &HostName) -> bool {
+        self.members.iter().any(|replica| &replica.host == host)
+    }
+
+    /// Whether this very boot of the host holds every acknowledged write.
+    pub fn contains(&self, host: &HostName, boot_id: BootId) -> bool {
+        self.members.iter().any(|replica| &replica.host == host && replica.boot_id == boot_id)
+    }
+}
+
+/// What the owner's host sees of one volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeReport {
+    pub volume: VolumeId,
+    pub state: VolumeState,
+}
+
+/// How the owner's host writes a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeState {
+    /// Every write goes to both replicas before it is acknowledged.
+    Mirroring,
+    /// The secondary does not answer, and writes wait.
+    Held,
+    /// The secondary is being filled; writes already go to both.
+    Syncing,
+    /// Writes go to one replica.
+    Alone,
+}
+
+/// What a person sees of a volume; computed, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumePhase {
+    /// As many in-sync replicas as its pool has.
+    InSync,
+    /// Writes wait for the secondary.
+    Held,
+    /// One replica is missing, and nothing fills it now.
+    Degraded,
+    /// One replica is being filled.
+    Syncing,
+    /// Its guest has no host yet, or its files are not made yet.
+    Creating,
+}
+
+impl VolumePhase {
+    /// What a volume's phase is, from the records that speak of it.
+    pub fn derive(
+        pool: Pool,
+        assignment: Option<&Assignment>,
+        in_sync: Option<&InSync>,
+        report: Option<&GuestReport>,
+        view: &ClusterView,
+    ) -> VolumePhase {
+        let (Some(assignment), Some(in_sync)) = (assignment, in_sync) else { return VolumePhase::Creating };
+        let state = report
+            .filter(|report| report.epoch == assignment.epoch && report.host == assignment.host)
+            .and_then(|report| report.volumes.iter().find(|v| v.volume == in_sync.volume))
+            .map(|volume| volume.state);
+        let good =
+            in_sync.members.iter().filter(|r| r.host == assignment.host || view.boot_is_live(r)).count();
+        match (state, pool) {
+            (Some(VolumeState::Held), Pool::Mirror) => VolumePhase::Held,
+            (Some(VolumeState::Syncing), Pool::Mirror) => VolumePhase::Syncing,
+            (Some(_) | None, Pool::Local | Pool::Mirror) if good >= pool.replicas() => VolumePhase::InSync,
+            (Some(_) | None, Pool::Local | Pool::Mirror) => VolumePhase::Degraded,
+        }
+    }
+}
+
+impl fmt::Display for VolumePhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            VolumePhase::InSync => "in-sync",
+            VolumePhase::Held => "held",
+            VolumePhase::Degraded => "degraded",
+            VolumePhase::Syncing => "syncing",
+            VolumePhase::Creating => "creating",
+        })
+    }
+}
+
+/// Tells a host to delete its replica of a volume that is gone. Files that no such record names are never
+/// deleted. The host removes the record when it has obeyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaDrop {
+    pub host: HostName,
+    pub volume: VolumeId,
+    pub why: String,
+}
