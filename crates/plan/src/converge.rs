@@ -1,0 +1,427 @@
+//! The next step that one host takes for one guest.
+//!
+//! [`next`] looks at what the store says and what is here, and names one step; the host takes it, looks
+//! again, and asks again. Each step may be repeated, and the host may die after each.
+//!
+//! ```text
+//!   owner                                        secondary's host
+//!   ─────                                        ────────────────
+//!   no record of the volumes ─ MakeVolumes       no file ─ MakeReplica
+//!   in-sync set of an old epoch ─ TakeOver       not served at this epoch ─ Serve
+//!   wished running, no machine ─ ClaimAlone,     served, no longer secondary ─ Withdraw
+//!                                Start           a machine is here ─ End (disowned)
+//!   secondary gone ─ LetGo (the record first, then the mirror)
+//!   secondary back ─ Attach, then Admit when both are the same
+//!   wished stopped ─ Shutdown, then End
+//!   no authority ─ End
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use model::{
+    Assignment, BootId, Epoch, ExitReason, GuestSpec, HostName, InSync, Liveness, Pool, PowerWish, Replica,
+    VolumeId,
+};
+
+/// Everything that one host knows about one guest at one moment.
+#[derive(Debug, Clone)]
+pub struct Situation {
+    pub me: HostName,
+    pub boot: BootId,
+    pub spec: GuestSpec,
+    pub assignment: Assignment,
+    /// The in-sync set of each volume; a volume without one has not been made.
+    pub in_sync: BTreeMap<VolumeId, InSync>,
+    pub machine: Option<MachineFacts>,
+    /// Volumes of the guest whose files are here.
+    pub files: BTreeSet<VolumeId>,
+    /// Volumes of the guest that are served here, with the epoch that they are served for in this boot.
+    /// `None`: for another epoch or boot.
+    pub served: BTreeMap<VolumeId, Option<Epoch>>,
+    pub peer: Option<Peer>,
+    pub authority: Authority,
+    /// Until when this host promised an older owner not to start the guest.
+    pub promised_until: Option<Timestamp>,
+    /// How the guest's last run on this host ended, as reported.
+    pub exit: Option<(u64, ExitReason)>,
+    /// Its last run ended by the guest's own shutdown, in this boot and epoch: no write was under way, so its
+    /// replicas are the same to the byte. After a crash a write that nobody acknowledged may be on one only.
+    pub ended_cleanly: bool,
+    /// After failures: not to be tried before.
+    pub not_before: Option<Timestamp>,
+    /// When this host asked the guest to shut down.
+    pub shutdown_asked_at: Option<Timestamp>,
+    pub now: Timestamp,
+}
+
+/// A machine of the guest on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineFacts {
+    pub epoch: Epoch,
+    pub boot_generation: u64,
+    /// Its processors were let run at least once.
+    pub resumed: bool,
+    pub mirrors: BTreeMap<VolumeId, MirrorFacts>,
+}
+
+/// A mirror of one volume; there is none for a volume that is not in the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MirrorFacts {
+    pub state: Mirror,
+    /// The boot of the secondary's host that it is connected to; unknown after an adoption.
+    pub target_boot: Option<BootId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirror {
+    Filling,
+    Ready,
+    /// It will not get better by itself.
+    Broken,
+}
+
+/// The secondary's host, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub host: HostName,
+    pub liveness: Liveness,
+    /// It answers, and serves all of the guest's volumes for this epoch and its present boot.
+    pub serves: bool,
+    /// It has not been seen to serve for so long that nobody should wait any more.
+    pub gave_up: bool,
+}
+
+/// By what right this host runs its guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// Its own session is live.
+    Session,
+    /// Its session is over, and the secondary's host keeps promising not to take over.
+    Confirmed,
+    None,
+}
+
+/// One step. Its executor has nothing left to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the files of these volumes, from nothing or an image; then record this host as their only replica.
+    MakeVolumes {
+        volumes: Vec<VolumeId>,
+    },
+    /// End the old epoch's connections to these replicas and flush them; then record this host as the only
+    /// replica, at the new epoch.
+    TakeOver,
+    /// Record this host as the only replica.
+    ClaimAlone,
+    /// Start the machine, with its volumes mirrored from the first write if `mirror_to` says where.
+    Start {
+        mirror_to: Option<Replica>,
+    },
+    /// Ask the guest to shut down.
+    Shutdown,
+    /// End the machine at once.
+    End {
+        why: ExitReason,
+    },
+    /// Fill the secondary's replicas of these volumes; writes go to both from now on.
+    Attach {
+        volumes: Vec<VolumeId>,
+        target: Replica,
+    },
+    /// Record that the secondary's replicas hold every acknowledged write.
+    Admit {
+        replica: Replica,
+    },
+    /// Record this host as the only replica; then end the mirrors.
+    LetGo {
+        why: String,
+    },
+    /// End mirrors that no record counts on.
+    Detach {
+        volumes: Vec<VolumeId>,
+    },
+    /// Make an empty file for a secondary replica.
+    MakeReplica {
+        volume: VolumeId,
+    },
+    Serve {
+        volume: VolumeId,
+    },
+    Withdraw {
+        volume: VolumeId,
+    },
+    /// Delete the volumes of a deleted guest from this host.
+    DeleteVolumes,
+    /// Nothing to do until something changes, or until then.
+    Rest {
+        rest: Rest,
+        until: Option<Timestamp>,
+    },
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    Running,
+    Stopped,
+    Stopping,
+    /// The secondary is served, or this host has no part in the guest.
+    Idle,
+    Deleted,
+    /// One sentence without a full stop.
+    Waiting(String),
+    /// It cannot go on without a person. One sentence without a full stop.
+    Stuck(String),
+}
+
+/// The next step for a guest.
+pub fn next(s: &Situation) -> Step {
+    if s.assignment.host == s.me { owner(s) } else { bystander(s) }
+}
+
+fn rest(rest: Rest) -> Step {
+    Step::Rest { rest, until: None }
+}
+
+/// Another host owns the guest.
+fn bystander(s: &Situation) -> Step {
+    if s.machine.is_some() {
+        return Step::End { why: ExitReason::Disowned };
+    }
+    if s.assignment.secondary.as_ref() != Some(&s.me) || s.spec.deleting {
+        return match s.served.keys().next() {
+            Some(&volume) => Step::Withdraw { volume },
+            None if s.spec.deleting && !s.files.is_empty() => Step::DeleteVolumes,
+            None => rest(Rest::Idle),
+        };
+    }
+    for disk in s.spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+        let volume = disk.volume;
+        let counted_on = s.in_sync.get(&volume).is_some_and(|set| set.contains(&s.me, s.boot));
+        match (s.files.contains(&volume), s.served.get(&volume)) {
+            // An empty file in its place would be taken for the replica that the record counts on.
+            (false, None) if counted_on => {
+                let what =
+                    format!("the file of the in-sync replica {volume} is missing; the owner will let it go");
+                return rest(Rest::Stuck(what));
+            }
+            (false, Some(_)) => return Step::Withdraw { volume },
+            (false, None) => return Step::MakeReplica { volume },
+            (true, Some(Some(epoch))) if *epoch == s.assignment.epoch => {}
+            (true, Some(_) | None) => return Step::Serve { volume },
+        }
+    }
+    rest(Rest::Idle)
+}
+
+/// This host owns the guest.
+fn owner(s: &Situation) -> Step {
+    let epoch = s.assignment.epoch;
+    if let Some(machine) = s.machine.as_ref().filter(|machine| machine.epoch != epoch) {
+        debug_assert!(machine.epoch < epoch, "a machine is never ahead of the store");
+        return Step::End { why: ExitReason::Disowned };
+    }
+    if s.spec.deleting {
+        return delete(s);
+    }
+    if let Some(step) = volumes_step(s) {
+        return step;
+    }
+    match &s.machine {
+        Some(machine) if !machine.resumed => Step::End { why: ExitReason::Crashed },
+        Some(machine) => run(s, machine),
+        None => start(s),
+    }
+}
+
+fn delete(s: &Situation) -> Step {
+    if s.machine.is_some() {
+        return Step::End { why: ExitReason::Stopped };
+    }
+    match s.served.keys().next() {
+        Some(&volume) => Step::Withdraw { volume },
+        None if !s.files.is_empty() => Step::DeleteVolumes,
+        None => rest(Rest::Deleted),
+    }
+}
+
+/// What the volumes need before anything can run on them.
+fn volumes_step(s: &Situation) -> Option<Step> {
+    let disks = || s.spec.disks.iter().map(|disk| disk.volume);
+    if s.machine.is_some() {
+        return None;
+    }
+    let unmade: Vec<VolumeId> = disks().filter(|volume| !s.in_sync.contains_key(volume)).collect();
+    if !unmade.is_empty() {
+        if s.authority != Authority::Session {
+            return Some(rest(Rest::Waiting("the host's session is over".into())));
+        }
+        return Some(pause(s).unwrap_or(Step::MakeVolumes { volumes: unmade }));
+    }
+    let sets: Vec<(VolumeId, &InSync)> = disks().filter_map(|v| Some((v, s.in_sync.get(&v)?))).collect();
+    if let Some((volume, _)) = sets.iter().find(|(_, set)| !set.contains_host(&s.me)) {
+        let what = format!("{} owns the guest, but its replica of volume {volume} is not in sync", s.me);
+        return Some(rest(Rest::Stuck(what)));
+    }
+    if let Some((volume, _)) = sets.iter().find(|(volume, _)| !s.files.contains(volume)) {
+        return Some(rest(Rest::Stuck(format!("the file of volume {volume} is missing on {}", s.me))));
+    }
+    let taken_over = sets.iter().all(|(_, set)| set.epoch == s.assignment.epoch) && s.served.is_empty();
+    if taken_over {
+        return None;
+    }
+    match s.promised_until.filter(|until| *until > s.now) {
+        Some(until) => Some(Step::Rest {
+            rest: Rest::Waiting("this host promised the last owner to wait a few seconds".into()),
+            until: Some(until),
+        }),
+        None => Some(Step::TakeOver),
+    }
+}
+
+/// Waits out the pause after a failure.
+fn pause(s: &Situation) -> Option<Step> {
+    let until = s.not_before.filter(|until| *until > s.now)?;
+    let rest = Rest::Waiting("the last try failed, and the next one comes after a pause".into());
+    Some(Step::Rest { rest, until: Some(until) })
+}
+
+/// No machine, and the volumes are in order.
+fn start(s: &Situation) -> Step {
+    if s.spec.power == PowerWish::Stopped {
+        return rest(Rest::Stopped);
+    }
+    let shut_itself_down = s.exit == Some((s.spec.boot_generation, ExitReason::GuestShutdown));
+    if shut_itself_down {
+        return rest(Rest::Stopped);
+    }
+    if s.authority != Authority::Session {
+        return rest(Rest::Waiting("the host's session is over".into()));
+    }
+    if let Some(pause) = pause(s) {
+        return pause;
+    }
+    let alone = members(s).all(|set| set.members.len() == 1 && set.contains(&s.me, s.boot));
+    if alone {
+        return Step::Start { mirror_to: None };
+    }
+    match replica_to_keep(s) {
+        Some(replica) => Step::Start { mirror_to: Some(replica) },
+        None => Step::ClaimAlone,
+    }
+}
+
+/// The in-sync sets of the guest's volumes.
+fn members(s: &Situation) -> impl Iterator<Item = &InSync> {
+    s.spec.disks.iter().filter_map(|disk| s.in_sync.get(&disk.volume))
+}
+
+/// The secondary's replica, if it is in every in-sync set in the boot that is live now and serves this epoch,
+/// so that a start need not fill it anew.
+fn replica_to_keep(s: &Situation) -> Option<Replica> {
+    let peer = s.peer.as_ref().filter(|peer| peer.serves && s.ended_cleanly)?;
+    let Liveness::Live(boot_id) = peer.liveness else { return None };
+    let all_mirrored = s.spec.disks.iter().all(|disk| disk.pool == Pool::Mirror);
+    let kept = all_mirrored
+        && members(s).all(|set| set.contains(&peer.host, boot_id) && set.contains(&s.me, s.boot));
+    kept.then(|| Replica { host: peer.host.clone(), boot_id })
+}
+
+/// A machine runs at the current epoch.
+fn run(s: &Situation, machine: &MachineFacts) -> Step {
+    let counted_on_others = members(s).any(|set| set.members.len() > 1);
+    if s.authority == Authority::None && counted_on_others {
+        return Step::End { why: ExitReason::Disowned };
+    }
+    if let Some(step) = mirror_step(s, machine) {
+        return step;
+    }
+    let restart = machine.boot_generation < s.spec.boot_generation;
+    if s.spec.power == PowerWish::Stopped || restart {
+        return stop(s);
+    }
+    rest(Rest::Running)
+}
+
+fn stop(s: &Situation) -> Step {
+    let Some(asked_at) = s.shutdown_asked_at else { return Step::Shutdown };
+    let deadline = asked_at + jiff::SignedDuration::from_secs(i64::from(s.spec.stop_timeout_s));
+    if s.now >= deadline {
+        return Step::End { why: ExitReason::Killed };
+    }
+    Step::Rest { rest: Rest::Stopping, until: Some(deadline) }
+}
+
+/// Keeps the mirrors of a running machine, and the record of who is in sync, as they should be.
+fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
+    let mirrored: Vec<VolumeId> =
+        s.spec.disks.iter().filter(|d| d.pool == Pool::Mirror).map(|d| d.volume).collect();
+    let secondary_of = |set: &InSync| set.members.iter().find(|r| r.host != s.me).cloned();
+    let recorded: Vec<Replica> = mirrored.iter().filter_map(|v| secondary_of(s.in_sync.get(v)?)).collect();
+    if let Some(replica) = recorded.first() {
+        let uniform = recorded.len() == mirrored.len() && recorded.iter().all(|r| r == replica);
+        return let_go_reason(s, machine, &mirrored, replica, uniform).map(|why| Step::LetGo { why });
+    }
+    let useless: Vec<VolumeId> =
+        machine.mirrors.iter().filter(|(_, m)| !is_useful(s, m)).map(|(volume, _)| *volume).collect();
+    if !useless.is_empty() {
+        return Some(Step::Detach { volumes: useless });
+    }
+    let peer = s.peer.as_ref()?;
+    let Liveness::Live(boot_id) = peer.liveness else { return None };
+    let target = Replica { host: peer.host.clone(), boot_id };
+    let absent: Vec<VolumeId> =
+        mirrored.iter().copied().filter(|volume| !machine.mirrors.contains_key(volume)).collect();
+    if !absent.is_empty() {
+        let ready = peer.serves && pause(s).is_none() && s.authority == Authority::Session;
+        return ready.then_some(Step::Attach { volumes: absent, target });
+    }
+    let all_ready = !mirrored.is_empty()
+        && mirrored.iter().all(|v| machine.mirrors.get(v).is_some_and(|m| m.state == Mirror::Ready));
+    (all_ready && peer.serves && s.authority == Authority::Session).then_some(Step::Admit { replica: target })
+}
+
+/// Whether a mirror that no record counts on yet may still become in sync.
+fn is_useful(s: &Situation, mirror: &MirrorFacts) -> bool {
+    let Some(peer) = &s.peer else { return false };
+    let Liveness::Live(boot) = peer.liveness else { return false };
+    mirror.target_boot == Some(boot) && mirror.state != Mirror::Broken && !peer.gave_up
+}
+
+/// Why the recorded secondary must be let go, if it must.
+fn let_go_reason(
+    s: &Situation,
+    machine: &MachineFacts,
+    mirrored: &[VolumeId],
+    recorded: &Replica,
+    uniform: bool,
+) -> Option<String> {
+    let name = &recorded.host;
+    if !uniform {
+        return Some("its volumes do not agree on their secondary".into());
+    }
+    let without = |state: &str| format!("the mirror to {name} {state}");
+    for volume in mirrored {
+        match machine.mirrors.get(volume).map(|m| m.state) {
+            None => return Some(without("is gone")),
+            Some(Mirror::Broken) => return Some(without("failed")),
+            Some(Mirror::Ready | Mirror::Filling) => {}
+        }
+    }
+    let peer = s.peer.as_ref().filter(|peer| &peer.host == name);
+    match peer {
+        None => Some(format!("{name} is no longer its secondary's host")),
+        Some(Peer { liveness: Liveness::Lost, serves: false, .. }) if s.authority == Authority::Session => {
+            Some(format!("{name} is lost"))
+        }
+        Some(Peer { liveness: Liveness::Live(boot), .. }) if *boot != recorded.boot_id => {
+            Some(format!("{name} started anew"))
+        }
+        Some(Peer { gave_up: true, .. }) => Some(format!("{name} does not answer")),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

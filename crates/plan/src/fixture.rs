@@ -1,0 +1,134 @@
+//! Small clusters for tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use model::{
+    Accelerator, AcceleratorKind, Assignment, BootFrom, BootId, Bytes, ClusterView, DiskSpec, Epoch, GuestId,
+    GuestReport, GuestSpec, GuestState, Host, HostName, HostReport, InSync, Pool, PowerWish, Replica, Seed,
+    Session, VolumeId,
+};
+
+fn uuid(seed: &str) -> uuid::Uuid {
+    let mut bytes = [0u8; 16];
+    for (i, b) in seed.bytes().enumerate() {
+        bytes[i % 16] = bytes[i % 16].wrapping_mul(31).wrapping_add(b);
+    }
+    uuid::Uuid::from_bytes(bytes)
+}
+
+pub fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+pub fn boot(name: &str, count: u32) -> BootId {
+    BootId(uuid(&format!("boot {name} {count}")))
+}
+
+pub fn volume(guest: &str) -> VolumeId {
+    VolumeId(uuid(&format!("volume {guest}")))
+}
+
+/// `host1` … `hostN`, each in a zone of its own, with 8 GiB of memory and 100 GiB of disk, all live.
+pub fn cluster(hosts: usize) -> ClusterView {
+    let mut view = ClusterView::default();
+    for n in 1..=hosts {
+        let name = host(&format!("host{n}"));
+        view.hosts.insert(
+            name.clone(),
+            Host {
+                name: name.clone(),
+                address: [10, 77, 0, n as u8].into(),
+                zone: format!("zone{n}"),
+                tags: BTreeSet::new(),
+                joined_at: Timestamp::UNIX_EPOCH,
+                store_member: n <= 3,
+            },
+        );
+        view.host_reports.insert(
+            name.clone(),
+            HostReport {
+                host: name.clone(),
+                boot_id: boot(name.as_str(), 1),
+                kennel_version: "0".into(),
+                qemu_version: "10.0".into(),
+                kernel_version: "6".into(),
+                cpus: 4,
+                memory: Bytes::gib(8),
+                disk: Bytes::gib(100),
+                accelerator: Accelerator { kind: AcceleratorKind::Tcg, why: "a test".into() },
+                images: BTreeSet::new(),
+                problems: vec![],
+                uplinks: BTreeMap::new(),
+            },
+        );
+        power_on(&mut view, name.as_str(), 1);
+    }
+    view
+}
+
+pub fn power_on(view: &mut ClusterView, name: &str, count: u32) {
+    let session = Session { host: host(name), boot_id: boot(name, count), started_at: Timestamp::UNIX_EPOCH };
+    view.sessions.insert(host(name), session);
+}
+
+pub fn power_off(view: &mut ClusterView, name: &str) {
+    view.sessions.remove(&host(name));
+}
+
+pub fn guest(name: &str, pool: Pool) -> GuestSpec {
+    GuestSpec {
+        name: name.parse().unwrap(),
+        id: GuestId(uuid(name)),
+        created_at: Timestamp::UNIX_EPOCH,
+        vcpus: 1,
+        memory: Bytes::gib(1),
+        boot: BootFrom::Disk,
+        disks: vec![DiskSpec { volume: volume(name), pool, size: Bytes::gib(10), image: None }],
+        nics: vec![],
+        seed: Seed::default(),
+        power: PowerWish::Running,
+        boot_generation: 1,
+        priority: 0,
+        stop_timeout_s: 30,
+        preferred_host: None,
+        deleting: false,
+    }
+}
+
+/// A running guest whose replicas are all in sync.
+pub fn put(view: &mut ClusterView, name: &str, pool: Pool, owner: &str, secondary: Option<&str>) {
+    let spec = guest(name, pool);
+    let members = std::iter::once(owner).chain(secondary);
+    let members = members.map(|h| Replica { host: host(h), boot_id: boot(h, 1) }).collect();
+    let in_sync = InSync { volume: volume(name), epoch: Epoch::FIRST, members };
+    let assignment = Assignment {
+        guest: spec.name.clone(),
+        guest_id: spec.id,
+        host: host(owner),
+        epoch: Epoch::FIRST,
+        secondary: secondary.map(host),
+        why: "a test".into(),
+    };
+    view.in_sync.insert(volume(name), in_sync);
+    view.guest_reports.insert(spec.name.clone(), report(&assignment, GuestState::Running));
+    view.assignments.insert(spec.name.clone(), assignment);
+    view.guests.insert(spec.name.clone(), spec);
+}
+
+pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
+    GuestReport {
+        guest: assignment.guest.clone(),
+        guest_id: assignment.guest_id,
+        host: assignment.host.clone(),
+        boot_id: boot(assignment.host.as_str(), 1),
+        epoch: assignment.epoch,
+        state,
+        boot_generation: 1,
+        since: Timestamp::UNIX_EPOCH,
+        accelerator: None,
+        exit: None,
+        volumes: vec![],
+        message: None,
+    }
+}
