@@ -1,1 +1,49 @@
-//! Placeholder.
+//! What can be asked of a cluster: wire types, the OpenAPI document, and the typed client.
+//!
+//! Everything a person or a program reads is a *view*: computed from the records of `model` when it is
+//! asked for, never stored. The daemon serves [`openapi::endpoints`]; the command line and the other hosts
+//! ask through [`Client`]. A refusal travels as a [`Problem`] (RFC 9457) and is shown word for word.
+//!
+//! Every list can be watched: `?watch=true` turns the answer into a stream of server-sent events, which
+//! begins with everything (`snapshot`) and goes on with what changes ([`WatchEvent`]).
+
+pub mod client;
+mod cluster;
+mod config;
+mod encoding;
+mod event;
+mod guest;
+mod host;
+mod image;
+mod job;
+mod local;
+mod network;
+pub mod openapi;
+mod peer;
+mod problem;
+mod volume;
+mod watch;
+
+pub use client::{Client, ClientError, Console, ConsoleEvent, ImportImage, LocalClient};
+pub use cluster::{
+    ClusterStatus, InvalidJoinToken, Invitation, JoinAnswer, JoinRequest, JoinToken, StoreMemberView,
+};
+pub use config::{ClientConfig, ConfigError};
+pub use encoding::Blob;
+pub use event::{EventQuery, EventView};
+pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView};
+pub use host::HostView;
+pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
+pub use job::JobView;
+pub use local::{InitAnswer, InitRequest, LocalJoinAnswer, LocalJoinRequest, LocalStatus};
+pub use network::{CreateNetwork, NetworkView};
+pub use peer::{PromiseAnswer, PromiseRequest};
+pub use problem::{Problem, ProblemKind};
+pub use volume::{ReplicaRole, ReplicaView, VolumeView};
+pub use watch::{ListQuery, WatchEvent, Watched};
+
+/// The port on which every host answers.
+pub const PORT: u16 = 7440;
+
+/// Set on a request that one host passes on to another; whoever gets it answers and passes nothing on.
+pub const FORWARDED_HEADER: &str = "kennel-forwarded";

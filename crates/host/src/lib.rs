@@ -3,6 +3,16 @@
 //! The traits are what the daemon acts through; their real implementations stand in the modules. None of
 //! them decides anything: who may run a guest is settled before they are called.
 
+pub mod accelerator;
+pub mod facts;
+pub mod image;
+pub mod network;
+mod program;
+pub mod qemu;
+pub mod replica;
+pub mod seed;
+pub mod volume;
+
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -200,4 +210,13 @@ pub trait ReplicaServer: Send + Sync + Debug {
     /// Ends a volume's export and its connections, and flushes the file. After this returns nobody can
     /// write through it. Withdrawing what is not served is no error.
     async fn withdraw(&self, volume: VolumeId) -> Result<(), HostError>;
+}
+
+/// Runs what blocks (the file system) where it holds nobody up.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(HostError::Failed(format!("a piece of work on this host broke off: {error}"))))
 }

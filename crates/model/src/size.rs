@@ -64,7 +64,7 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
         let text = match units.iter().find(|(unit, _)| self.0 >= *unit) {
-            Some((unit, letter)) if self.0 % unit == 0 => format!("{}{letter}", self.0 / unit),
+            Some((unit, letter)) if self.0.is_multiple_of(*unit) => format!("{}{letter}", self.0 / unit),
             Some((unit, letter)) => format!("{:.1}{letter}", self.0 as f64 / *unit as f64),
             None => format!("{}", self.0),
         };

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Assignment, BootId, ClusterView, Epoch, GuestReport, HostName, VolumeId};
+use crate::{Assignment, BootId, ClusterView, Epoch, GuestId, GuestReport, HostName, VolumeId};
 
 /// Where a volume is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -156,5 +156,7 @@ impl fmt::Display for VolumePhase {
 pub struct ReplicaDrop {
     pub host: HostName,
     pub volume: VolumeId,
+    /// Whose it was; a machine of that guest that still runs there is ended first.
+    pub guest_id: GuestId,
     pub why: String,
 }

@@ -7,14 +7,35 @@
 //! A commit whose outcome is unknown ([`StoreError::Unknown`]) may have happened: whoever sent it reads again
 //! before anybody acts.
 
+mod cache;
+pub mod codec;
+pub mod election;
+pub mod etcd;
+pub mod keys;
+pub mod member;
+pub mod memory;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use cache::{Cache, TxnBuilder, TxnError};
+pub use codec::{DecodeError, EncodeError, Leader, Record, Secret, StoredToken, UnknownFields};
+pub use etcd::{EtcdStore, JoinTicket, Member, MemberHealth, PkiFiles, Promotion, TlsPem};
+pub use keys::Kind;
+pub use member::{MemberConfig, MemberError, MemberStart, MemberStatus, StoreMember};
+pub use memory::{Fault, MemoryStore};
+
 /// Everything of ours stands under it.
 pub const PREFIX: &str = "/kennel/";
+
+/// How many compares, and how many writes, one transaction may have: etcd's default.
+pub const TXN_OPERATIONS_MAX: usize = 128;
+
+/// How many bytes one transaction may write: less than etcd's 1.5 MiB for a request, which counts compares too.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// A lease of the store: keys that hang on it go when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,11 +72,51 @@ pub enum Write {
     Delete { key: String },
 }
 
-/// All of it happens, or nothing.
+impl Write {
+    pub fn key(&self) -> &str {
+        match self {
+            Write::Put { key, .. } | Write::Delete { key } => key,
+        }
+    }
+
+    /// What it takes in a request.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Write::Put { key, value, .. } => key.len() + value.len(),
+            Write::Delete { key } => key.len(),
+        }
+    }
+}
+
+/// All of it happens, or nothing. A key is written at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Txn {
     pub compares: Vec<Compare>,
     pub writes: Vec<Write>,
+}
+
+impl Txn {
+    /// etcd's limits, checked before it is asked, so that both stores refuse with the same words.
+    fn check_limits(&self) -> Result<(), StoreError> {
+        let refused = |why: String| Err(StoreError::Refused(why));
+        if self.compares.len().max(self.writes.len()) > TXN_OPERATIONS_MAX {
+            return refused(format!(
+                "a transaction has at most {TXN_OPERATIONS_MAX} compares and as many writes"
+            ));
+        }
+        let mut keys: Vec<&str> = self.writes.iter().map(Write::key).collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refused(format!("one transaction writes {} twice", pair[0]));
+        }
+        let bytes: usize = self.writes.iter().map(Write::bytes).sum();
+        if bytes > VALUE_BYTES_MAX {
+            return refused(format!(
+                "one transaction writes at most {VALUE_BYTES_MAX} bytes, and this one {bytes}"
+            ));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +134,15 @@ pub enum Outcome {
 pub enum Change {
     Put(Entry),
     Delete { key: String },
+}
+
+impl Change {
+    pub fn key(&self) -> &str {
+        match self {
+            Change::Put(entry) => &entry.key,
+            Change::Delete { key } => key,
+        }
+    }
 }
 
 /// What a watch says. It never ends by itself: it reconnects, and after a compaction it lists anew.

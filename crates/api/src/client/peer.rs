@@ -1,0 +1,32 @@
+//! What hosts ask of each other.
+
+use futures::TryStreamExt;
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use super::{Ask, Client, ClientError};
+use crate::{JoinAnswer, JoinRequest, PromiseAnswer, PromiseRequest};
+
+impl Client {
+    /// Asks to be let in; for a host that has no certificate yet.
+    pub async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ClientError> {
+        let asked = format!("join the cluster as '{}'", request.name);
+        self.fetch(Ask::post("/v1/cluster/join", asked).json(request)?).await
+    }
+
+    /// Asks the secondary's host not to take over for a while.
+    pub async fn promise(&self, request: &PromiseRequest) -> Result<PromiseAnswer, ClientError> {
+        let ask = Ask::post("/v1/internal/promise", "get the promise of the secondary's host");
+        self.fetch(ask.json(request)?).await
+    }
+
+    /// The bytes of an image's file. Its reader checks the hash.
+    pub async fn image_file(
+        &self,
+        sha256: &str,
+    ) -> Result<impl AsyncRead + Send + Unpin + use<>, ClientError> {
+        let ask = Ask::get(format!("/v1/image-files/{sha256}"), "fetch an image's file").endless();
+        let bytes = self.send(&ask).await?.bytes_stream().map_err(std::io::Error::other);
+        Ok(StreamReader::new(Box::pin(bytes)))
+    }
+}

@@ -1,0 +1,183 @@
+//! Guests as people ask for them and see them.
+
+use std::net::IpAddr;
+
+use model::{
+    Assignment, Bytes, ClusterView, EventKind, GuestId, GuestName, GuestPhase, GuestReport, GuestSpec,
+    HostName, ImageName, NetworkName, Pool,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Blob, VolumeView, Watched};
+
+/// A guest to be made. Everything but the name has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGuest {
+    pub name: GuestName,
+    /// What its first disk is filled from; without one the disk is empty.
+    #[serde(default)]
+    pub image: Option<ImageName>,
+    /// Default: 512M, or 128M for an image that brings its own kernel.
+    #[serde(default)]
+    pub memory: Option<Bytes>,
+    #[serde(default = "one")]
+    pub vcpus: u32,
+    /// Default: one disk.
+    #[serde(default)]
+    pub disks: Vec<CreateDisk>,
+    /// Default: the network `default`, when there is one.
+    #[serde(default)]
+    pub network: Option<NetworkName>,
+    /// Its address on that network. Default: it asks by DHCP, if it wants to.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// cloud-init's user-data, or a script that begins with `#!`.
+    #[serde(default)]
+    pub user_data: Option<String>,
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    /// Where it should run, if that host can take it.
+    #[serde(default)]
+    pub host: Option<HostName>,
+    /// Who comes back first when a host is lost: higher before lower.
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl CreateGuest {
+    /// A guest with every default.
+    pub fn new(name: GuestName) -> Self {
+        Self {
+            name,
+            image: None,
+            memory: None,
+            vcpus: one(),
+            disks: Vec::new(),
+            network: None,
+            address: None,
+            user_data: None,
+            ssh_keys: Vec::new(),
+            host: None,
+            priority: 0,
+            start: yes(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDisk {
+    /// Default: 10G, or 64M for an image that brings its own kernel; never less than the image needs.
+    #[serde(default)]
+    pub size: Option<Bytes>,
+    /// Default: `mirror` in a cluster of two hosts or more, else `local`.
+    #[serde(default)]
+    pub pool: Option<Pool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestView {
+    pub name: GuestName,
+    pub id: GuestId,
+    pub phase: GuestPhase,
+    /// The host that owns it.
+    pub host: Option<HostName>,
+    /// The host of its secondary replicas.
+    pub secondary: Option<HostName>,
+    /// What it waits for, or why it failed; one sentence without a full stop.
+    pub message: Option<String>,
+    pub volumes: Vec<VolumeView>,
+    pub spec: GuestSpec,
+    pub assignment: Option<Assignment>,
+    /// What its owner said of it last.
+    pub report: Option<GuestReport>,
+}
+
+impl GuestView {
+    pub fn of(view: &ClusterView, spec: &GuestSpec) -> Self {
+        // A guest made anew under an old name has nothing to do with the old one's records.
+        let assignment = view.assignments.get(&spec.name).filter(|a| a.guest_id == spec.id);
+        let report = view.guest_reports.get(&spec.name).filter(|r| r.guest_id == spec.id);
+        let phase = GuestPhase::derive(spec, assignment, report, view);
+        Self {
+            name: spec.name.clone(),
+            id: spec.id,
+            phase,
+            host: assignment.map(|a| a.host.clone()),
+            secondary: assignment.and_then(|a| a.secondary.clone()),
+            message: message(view, spec, phase, report),
+            volumes: VolumeView::of_guest(view, spec),
+            spec: spec.clone(),
+            assignment: assignment.cloned(),
+            report: report.cloned(),
+        }
+    }
+
+    pub fn list(view: &ClusterView) -> Vec<Self> {
+        view.guests.values().map(|spec| Self::of(view, spec)).collect()
+    }
+
+    pub fn find(view: &ClusterView, name: &GuestName) -> Option<Self> {
+        view.guests.get(name).map(|spec| Self::of(view, spec))
+    }
+}
+
+fn message(
+    view: &ClusterView,
+    spec: &GuestSpec,
+    phase: GuestPhase,
+    report: Option<&GuestReport>,
+) -> Option<String> {
+    match phase {
+        // Nobody owns it, so nobody reports: the leader's last word on it is an event.
+        GuestPhase::Waiting | GuestPhase::Unknown => {
+            let subject = format!("guest/{}", spec.name);
+            let last = view.events.values().rev().find(|e| e.subject == subject)?;
+            (last.kind == EventKind::GuestWaiting).then(|| last.message.clone())
+        }
+        GuestPhase::Preparing
+        | GuestPhase::Starting
+        | GuestPhase::Running
+        | GuestPhase::Stopping
+        | GuestPhase::Stopped
+        | GuestPhase::Failed
+        | GuestPhase::Deleting => report.and_then(|r| r.message.clone()),
+    }
+}
+
+impl Watched for GuestView {
+    fn watch_id(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+/// A program to be run inside a guest, through its guest agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program and its arguments; no shell is involved.
+    pub command: Vec<String>,
+    /// Its standard input.
+    #[serde(default)]
+    pub input: Blob,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExecAnswer {
+    pub exit_status: i32,
+    pub stdout: Blob,
+    pub stderr: Blob,
+}

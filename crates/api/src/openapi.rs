@@ -1,0 +1,352 @@
+//! Everything that can be asked, as one table, and the OpenAPI document made of it.
+//!
+//! The daemon's router is tested against the table, and `docs/openapi.json` against the document, so that
+//! neither says what the other does not do.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, Content, Info, OpenApi, OpenApiBuilder, PathItem, Paths, Ref, RefOr, Required,
+    ResponseBuilder, Schema, SecurityRequirement,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::watch::Removed;
+use crate::{
+    BuildImage, ClusterStatus, CreateGuest, CreateNetwork, EventView, ExecAnswer, ExecRequest, GuestView,
+    HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, NetworkView, Problem, PromiseAnswer,
+    PromiseRequest, RegisterImage, StagedFile, VolumeView,
+};
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever holds an admin token, and every host of the cluster.
+    Operator,
+    /// Hosts of the cluster, by their certificates.
+    Host,
+    /// Anybody.
+    Anybody,
+}
+
+/// One thing that can be asked.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub method: HttpMethod,
+    /// With `{…}` for what varies.
+    pub path: &'static str,
+    pub access: Access,
+    summary: &'static str,
+    tag: &'static str,
+    body: Body,
+    status: &'static str,
+    answer: Body,
+    query: &'static [(&'static str, &'static str)],
+    schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+#[derive(Clone)]
+enum Body {
+    Nothing,
+    Json(RefOr<Schema>),
+    Bytes,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({} {})", self.method_name(), self.path)
+    }
+}
+
+const WATCH: &[(&str, &str)] = &[("watch", "Answer with a stream of server-sent events instead of a list")];
+const EVENTS: &[(&str, &str)] = &[
+    ("subject", "Only the events about this, as in guest/web1"),
+    ("limit", "Only the newest so many"),
+    ("watch", "Answer with a stream of server-sent events instead of a list"),
+];
+
+impl Endpoint {
+    fn new(method: HttpMethod, path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self {
+            method,
+            path,
+            access: Access::Operator,
+            summary,
+            tag,
+            body: Body::Nothing,
+            status: "200",
+            answer: Body::Nothing,
+            query: &[],
+            schemas: Vec::new(),
+        }
+    }
+
+    /// As in `GET`.
+    pub fn method_name(&self) -> &'static str {
+        match self.method {
+            HttpMethod::Get => "GET",
+            HttpMethod::Post => "POST",
+            HttpMethod::Delete => "DELETE",
+            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; the table uses no other")]
+            _ => "OTHER",
+        }
+    }
+
+    fn get(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self::new(HttpMethod::Get, path, tag, summary)
+    }
+
+    fn post(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self::new(HttpMethod::Post, path, tag, summary)
+    }
+
+    fn delete(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self::new(HttpMethod::Delete, path, tag, summary)
+    }
+
+    fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(&mut self.schemas);
+        RefOr::Ref(Ref::from_schema_name(T::name()))
+    }
+
+    fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Body::Json(self.schema::<T>());
+        self
+    }
+
+    fn takes_bytes(mut self) -> Self {
+        self.body = Body::Bytes;
+        self
+    }
+
+    fn gives<T: ToSchema>(mut self) -> Self {
+        self.answer = Body::Json(self.schema::<T>());
+        self
+    }
+
+    fn gives_bytes(mut self) -> Self {
+        self.answer = Body::Bytes;
+        self
+    }
+
+    /// A list that can be watched.
+    fn lists<T: ToSchema>(mut self) -> Self {
+        let items = self.schema::<T>();
+        self.answer = Body::Json(RefOr::T(Schema::Array(ArrayBuilder::new().items(items).build())));
+        self.query = WATCH;
+        self
+    }
+
+    /// What goes on after the answer.
+    fn starts_job(mut self) -> Self {
+        self.status = "202";
+        self.gives::<JobView>()
+    }
+
+    fn status(mut self, status: &'static str) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+}
+
+/// Everything that can be asked.
+pub fn endpoints() -> Vec<Endpoint> {
+    let mut all = cluster_endpoints();
+    all.extend(guest_endpoints());
+    all.extend(resource_endpoints());
+    all.extend(image_endpoints());
+    all
+}
+
+fn cluster_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/healthz", "cluster", "Whether this host's kenneld is up").access(Access::Anybody),
+        Endpoint::get("/v1/openapi.json", "cluster", "This document").access(Access::Anybody),
+        Endpoint::get("/v1/cluster", "cluster", "The cluster at a glance").gives::<ClusterStatus>(),
+        Endpoint::post("/v1/cluster/invitations", "cluster", "A token that lets one more host in, once")
+            .status("201")
+            .gives::<Invitation>(),
+        Endpoint::post("/v1/cluster/join", "cluster", "Let a host in that holds a join token")
+            .access(Access::Anybody)
+            .takes::<JoinRequest>()
+            .gives::<JoinAnswer>(),
+        Endpoint::get("/v1/hosts", "hosts", "The hosts").lists::<HostView>(),
+        Endpoint::get("/v1/hosts/{name}", "hosts", "One host").gives::<HostView>(),
+        Endpoint::post("/v1/internal/promise", "hosts", "Promise not to take a guest over for a while")
+            .access(Access::Host)
+            .takes::<PromiseRequest>()
+            .gives::<PromiseAnswer>(),
+    ]
+}
+
+fn guest_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/guests", "guests", "The guests").lists::<GuestView>(),
+        Endpoint::post("/v1/guests", "guests", "Create a guest").takes::<CreateGuest>().starts_job(),
+        Endpoint::get("/v1/guests/{name}", "guests", "One guest").gives::<GuestView>(),
+        Endpoint::delete("/v1/guests/{name}", "guests", "End a guest and delete its disks").starts_job(),
+        Endpoint::post("/v1/guests/{name}/start", "guests", "Start a guest").starts_job(),
+        Endpoint::post("/v1/guests/{name}/stop", "guests", "Shut a guest down").starts_job(),
+        Endpoint::post("/v1/guests/{name}/restart", "guests", "Shut a guest down and start it").starts_job(),
+        Endpoint::post("/v1/guests/{name}/exec", "guests", "Run a program inside a guest")
+            .takes::<ExecRequest>()
+            .gives::<ExecAnswer>(),
+        Endpoint::get(
+            "/v1/guests/{name}/console",
+            "guests",
+            "A guest's serial console: a WebSocket of binary frames",
+        )
+        .status("101"),
+    ]
+}
+
+fn resource_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/volumes", "volumes", "The volumes").lists::<VolumeView>(),
+        Endpoint::get("/v1/volumes/{id}", "volumes", "One volume").gives::<VolumeView>(),
+        Endpoint::get("/v1/networks", "networks", "The networks").lists::<NetworkView>(),
+        Endpoint::post("/v1/networks", "networks", "Create a network")
+            .takes::<CreateNetwork>()
+            .status("201")
+            .gives::<NetworkView>(),
+        Endpoint::get("/v1/networks/{name}", "networks", "One network").gives::<NetworkView>(),
+        Endpoint::delete("/v1/networks/{name}", "networks", "Delete a network that no guest is on"),
+        Endpoint::get("/v1/jobs", "jobs", "The jobs").lists::<JobView>(),
+        Endpoint::get("/v1/jobs/{id}", "jobs", "One job").gives::<JobView>(),
+        Endpoint::post("/v1/jobs/{id}/cancel", "jobs", "Ask for a job to be cancelled").gives::<JobView>(),
+        Endpoint {
+            query: EVENTS,
+            ..Endpoint::get("/v1/events", "events", "What happened, the oldest first").lists::<EventView>()
+        },
+    ]
+}
+
+fn image_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/images", "images", "The images").lists::<ImageView>(),
+        Endpoint::post("/v1/images", "images", "Enter uploaded files in the catalogue as an image")
+            .takes::<RegisterImage>()
+            .status("201")
+            .gives::<ImageView>(),
+        Endpoint::get("/v1/images/{name}", "images", "One image").gives::<ImageView>(),
+        Endpoint::delete("/v1/images/{name}", "images", "Delete an image that no guest needs"),
+        Endpoint::post("/v1/images/{name}/build", "images", "Have the host that is asked make an image")
+            .takes::<BuildImage>()
+            .starts_job(),
+        Endpoint::post("/v1/image-files", "images", "Upload one file of an image")
+            .takes_bytes()
+            .status("201")
+            .gives::<StagedFile>(),
+        Endpoint::get("/v1/image-files/{sha256}", "images", "The bytes of an image's file")
+            .access(Access::Host)
+            .gives_bytes(),
+    ]
+}
+
+/// The OpenAPI document.
+pub fn document() -> OpenApi {
+    let endpoints = endpoints();
+    let mut schemas: BTreeMap<String, RefOr<Schema>> = BTreeMap::new();
+    let mut more = vec![
+        (Problem::name().into_owned(), Problem::schema()),
+        (Removed::name().into_owned(), Removed::schema()),
+    ];
+    Problem::schemas(&mut more);
+    schemas.extend(more);
+    let mut paths = Paths::new();
+    for endpoint in endpoints {
+        schemas.extend(endpoint.schemas.clone());
+        let item = PathItem::new(endpoint.method.clone(), operation(&endpoint));
+        match paths.paths.get_mut(endpoint.path) {
+            Some(present) => present.merge_operations(item),
+            None => {
+                paths.paths.insert(endpoint.path.to_owned(), item);
+            }
+        }
+    }
+    let components = schemas
+        .into_iter()
+        .fold(ComponentsBuilder::new(), |components, (name, schema)| components.schema(name, schema))
+        .security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .build();
+    let mut info = Info::new("Kennel", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Every refusal is application/problem+json (RFC 9457). A list with ?watch=true answers with \
+         server-sent events: `snapshot` with the whole list, then `changed` with an item, `removed` with its \
+         id, and `heartbeat`."
+            .to_owned(),
+    );
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+}
+
+fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
+    let problem = Content::new(Some(RefOr::Ref::<Schema>(Ref::from_schema_name("Problem"))));
+    let answer = match content(&endpoint.answer) {
+        Some((kind, content)) => ResponseBuilder::new().description("Done").content(kind, content),
+        None => ResponseBuilder::new().description("Done"),
+    };
+    let refusal = ResponseBuilder::new()
+        .description("What was asked, why not, and what would work")
+        .content("application/problem+json", problem);
+    let mut operation = OperationBuilder::new()
+        .tag(endpoint.tag)
+        .summary(Some(endpoint.summary))
+        .operation_id(Some(operation_id(endpoint)))
+        .response(endpoint.status, answer)
+        .response("default", refusal);
+    for name in endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        operation = operation.parameter(parameter(name, None, ParameterIn::Path));
+    }
+    for (name, meaning) in endpoint.query {
+        operation = operation.parameter(parameter(name, Some(meaning), ParameterIn::Query));
+    }
+    if let Some((kind, content)) = content(&endpoint.body) {
+        let body = RequestBodyBuilder::new().content(kind, content).required(Some(Required::True));
+        operation = operation.request_body(Some(body.build()));
+    }
+    if endpoint.access == Access::Operator {
+        operation = operation.security(SecurityRequirement::new("token", Vec::<String>::new()));
+    }
+    operation.build()
+}
+
+/// As in `get-v1-guests-name`.
+fn operation_id(endpoint: &Endpoint) -> String {
+    let method = endpoint.method_name().to_lowercase();
+    let path = endpoint.path.replace(['{', '}'], "").replace(['/', '.'], "-");
+    format!("{method}{path}")
+}
+
+fn parameter(name: &str, meaning: Option<&str>, place: ParameterIn) -> Parameter {
+    let kind = match name {
+        "watch" => Type::Boolean,
+        "limit" => Type::Integer,
+        _ => Type::String,
+    };
+    let required = if place == ParameterIn::Path { Required::True } else { Required::False };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .description(meaning)
+        .schema(Some(ObjectBuilder::new().schema_type(SchemaType::Type(kind))))
+        .build()
+}
+
+fn content(body: &Body) -> Option<(&'static str, Content)> {
+    match body {
+        Body::Nothing => None,
+        Body::Json(schema) => Some(("application/json", Content::new(Some(schema.clone())))),
+        Body::Bytes => Some(("application/octet-stream", Content::new(None::<RefOr<Schema>>))),
+    }
+}

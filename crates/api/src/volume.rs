@@ -1,0 +1,118 @@
+//! Volumes as people see them.
+
+use std::fmt;
+
+use model::{
+    Assignment, Bytes, ClusterView, DiskSpec, Epoch, GuestName, GuestSpec, HostName, ImageName, Pool,
+    VolumeId, VolumePhase,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Watched;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    pub id: VolumeId,
+    pub guest: GuestName,
+    /// Which of the guest's disks it is, from 0.
+    pub disk: u32,
+    pub pool: Pool,
+    pub size: Bytes,
+    /// What it was filled from when it was made.
+    pub image: Option<ImageName>,
+    pub phase: VolumePhase,
+    /// The epoch of the owner that wrote the in-sync set.
+    pub epoch: Option<Epoch>,
+    /// The primary first. Empty until a host has been chosen.
+    pub replicas: Vec<ReplicaView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaView {
+    pub host: HostName,
+    pub role: ReplicaRole,
+    /// Whether it holds every acknowledged write.
+    pub in_sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaRole {
+    /// Where the guest runs.
+    Primary,
+    /// Takes every write over the network.
+    Secondary,
+}
+
+impl fmt::Display for ReplicaRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ReplicaRole::Primary => "primary",
+            ReplicaRole::Secondary => "secondary",
+        })
+    }
+}
+
+impl VolumeView {
+    pub fn list(view: &ClusterView) -> Vec<Self> {
+        view.guests.values().flat_map(|guest| Self::of_guest(view, guest)).collect()
+    }
+
+    pub fn find(view: &ClusterView, id: VolumeId) -> Option<Self> {
+        let guest = view.guests.values().find(|guest| guest.disks.iter().any(|disk| disk.volume == id))?;
+        Self::of_guest(view, guest).into_iter().find(|volume| volume.id == id)
+    }
+
+    /// A guest's volumes, in the order of its disks.
+    pub fn of_guest(view: &ClusterView, guest: &GuestSpec) -> Vec<Self> {
+        (0u32..).zip(&guest.disks).map(|(index, disk)| Self::of(view, guest, index, disk)).collect()
+    }
+
+    fn of(view: &ClusterView, guest: &GuestSpec, index: u32, disk: &DiskSpec) -> Self {
+        let assignment = view.assignments.get(&guest.name).filter(|a| a.guest_id == guest.id);
+        let report = view.guest_reports.get(&guest.name).filter(|r| r.guest_id == guest.id);
+        let in_sync = view.in_sync.get(&disk.volume);
+        Self {
+            id: disk.volume,
+            guest: guest.name.clone(),
+            disk: index,
+            pool: disk.pool,
+            size: disk.size,
+            image: disk.image.clone(),
+            phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
+            epoch: in_sync.map(|set| set.epoch),
+            replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
+        }
+    }
+
+    pub fn primary(&self) -> Option<&HostName> {
+        self.replicas.iter().find(|r| r.role == ReplicaRole::Primary).map(|r| &r.host)
+    }
+
+    pub fn secondary(&self) -> Option<&HostName> {
+        self.replicas.iter().find(|r| r.role == ReplicaRole::Secondary).map(|r| &r.host)
+    }
+}
+
+fn replicas(view: &ClusterView, disk: &DiskSpec, assignment: &Assignment) -> Vec<ReplicaView> {
+    let members = view.in_sync.get(&disk.volume);
+    let primary = ReplicaView {
+        host: assignment.host.clone(),
+        role: ReplicaRole::Primary,
+        in_sync: members.is_some_and(|set| set.contains_host(&assignment.host)),
+    };
+    // A secondary counts only in the boot that acknowledged the writes.
+    let secondary = assignment.secondary.as_ref().filter(|_| disk.pool == Pool::Mirror).map(|host| {
+        let in_sync =
+            members.is_some_and(|set| set.members.iter().any(|r| &r.host == host && view.boot_is_live(r)));
+        ReplicaView { host: host.clone(), role: ReplicaRole::Secondary, in_sync }
+    });
+    std::iter::once(primary).chain(secondary).collect()
+}
+
+impl Watched for VolumeView {
+    fn watch_id(&self) -> String {
+        self.id.to_string()
+    }
+}

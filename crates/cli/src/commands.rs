@@ -1,0 +1,71 @@
+//! The commands, one file for each noun.
+
+mod cluster;
+mod event;
+mod guest;
+mod guest_show;
+mod host;
+mod image;
+mod job;
+mod network;
+mod volume;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::lab;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a cluster, let hosts join it, see how it is
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// The machines that run guests
+    #[command(subcommand)]
+    Host(host::Command),
+    /// The pets: virtual machines
+    #[command(subcommand)]
+    Guest(guest::Command),
+    /// The disks that guests are made from
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Guests' disks, and who holds their copies
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// What guests attach to
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Operations that are under way, or were
+    #[command(subcommand)]
+    Job(job::Command),
+    /// What happened, and what happens
+    Events(event::Arguments),
+    /// A script that completes kennel's commands in your shell
+    #[command(after_help = "Example:
+  kennel completions bash > /etc/bash_completion.d/kennel")]
+    Completions { shell: clap_complete::Shell },
+    /// A whole cluster on this one machine, to try things and to break them
+    Lab(LabArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LabArguments {
+    #[command(subcommand)]
+    pub command: lab::Command,
+}
+
+pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Cluster(command) => cluster::run(context, command).await,
+        Command::Host(command) => host::run(context, command).await,
+        Command::Guest(command) => guest::run(context, command).await,
+        Command::Image(command) => image::run(context, command).await,
+        Command::Volume(command) => volume::run(context, command).await,
+        Command::Network(command) => network::run(context, command).await,
+        Command::Job(command) => job::run(context, command).await,
+        Command::Events(arguments) => event::run(context, arguments).await,
+        // Both are done before there is a runtime.
+        Command::Completions { .. } | Command::Lab(_) => Ok(()),
+    }
+}

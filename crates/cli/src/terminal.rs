@@ -1,0 +1,115 @@
+//! The terminal: raw mode that is always undone, and questions to the person in front of it.
+//!
+//! Raw mode is left on every way out: [`Raw`] leaves it when it is dropped, a panic's hook before the panic's
+//! message is printed, and the signals that would end the process are turned into an ordinary return by
+//! [`ended_by_signal`].
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use nix::sys::termios::{self, SetArg, Termios};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+use crate::output::note;
+
+/// What the terminal was like before it was made raw.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// While it lives, the terminal passes every key on as it is typed.
+#[derive(Debug)]
+pub struct Raw(());
+
+impl Raw {
+    /// Makes the terminal raw; nothing when stdin is none.
+    pub fn enter() -> Result<Option<Raw>, Failure> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let failed = |error| Failure::refused("use the terminal", error, "run it in another terminal");
+        let before = termios::tcgetattr(&stdin).map_err(failed)?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        if let Err(error) = termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw) {
+            restore();
+            return Err(failed(error));
+        }
+        Ok(Some(Raw(())))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back as it was; nothing when it was not changed.
+pub fn restore() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(before) = before {
+        // The terminal may be gone already, as after a hang-up.
+        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &before);
+    }
+}
+
+/// Makes a panic one sentence, printed to a terminal that is in order.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        restore();
+        let what = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        note(&format!(
+            "kennel: cannot go on: a mistake in kennel itself ({what}, at {place}); please report it with the command that you ran"
+        ));
+    }));
+}
+
+/// Returns with the signal's name when somebody wants to end the process.
+pub async fn ended_by_signal() -> &'static str {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up), Ok(mut quit)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+        signal(SignalKind::quit()),
+    ) else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hang_up.recv() => "SIGHUP",
+        _ = quit.recv() => "SIGQUIT",
+    }
+}
+
+/// Asks before something is destroyed. `consequences` are said first; `yes` was given on the command line.
+pub fn confirm(asked: &str, consequences: &[String], yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    for consequence in consequences {
+        note(consequence);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::refused(
+            asked,
+            "nobody can be asked, because the input is not a terminal",
+            "add --yes if you are sure",
+        ));
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "Do it? Type yes: ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "yes" | "y" | "YES") => Ok(()),
+        (Ok(_) | Err(_), _) => {
+            Err(Failure::refused(asked, "you did not say yes", "nothing was changed; run it again to go on"))
+        }
+    }
+}

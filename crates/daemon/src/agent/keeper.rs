@@ -1,0 +1,357 @@
+//! Keeps one guest on this host: look, ask for one step, take it, look again.
+//!
+//! Everything that this host does to the guest happens in this task, one thing after the other. While a
+//! machine runs, a step is broken off when the right to run the machine ends; every step may be broken off
+//! and repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::{Machine, MachineEnd, MachineEvent, RunState};
+use model::{BootId, Epoch, ExitReason, GuestId, GuestName, HostName, Replica, VolumeId};
+use plan::converge::{Mirror, Rest, Situation, Step, next};
+use plan::limits::{AUTHORITY, RETRY_FIRST, RETRY_MAX};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::report::Reporter;
+use super::{Agent, peers};
+
+/// How often a guest that depends on another host is looked at although nothing is known to have happened.
+const LOOK_EVERY: Duration = Duration::from_millis(1000);
+
+/// The same while something is about to happen: a fill, a session in doubt.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(250);
+
+/// How long one try to settle an admission may take.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// After this long without a failure the next one is again the first.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// A keeper's task.
+#[derive(Debug)]
+pub struct Handle(JoinHandle<()>);
+
+impl Handle {
+    pub fn start(agent: Arc<Agent>, guest: GuestName, adopted: Option<Arc<dyn Machine>>) -> Handle {
+        Handle(tokio::spawn(async move {
+            let mut keeper = Keeper::new(agent, guest);
+            if let Some(machine) = adopted {
+                keeper.take_machine(machine, false).await;
+            }
+            keeper.run().await;
+        }))
+    }
+
+    /// Keepers end when the store no longer knows their guests.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+/// A machine of the guest on this host, and what this keeper knows of it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub machine: Arc<dyn Machine>,
+    pub events: broadcast::Receiver<MachineEvent>,
+    pub resumed: bool,
+    pub mirrors: BTreeMap<VolumeId, Mirror>,
+    /// Which boot each mirror was attached to by this keeper.
+    pub targets: BTreeMap<VolumeId, BootId>,
+    /// The mirrors must be asked for anew.
+    pub mirrors_stale: bool,
+}
+
+/// How the secondary's host serves, as last asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub host: HostName,
+    pub boot: BootId,
+    pub epoch: Epoch,
+    pub serves: bool,
+    pub at: Instant,
+    /// When it was last known to serve, or when the asking began.
+    pub last_served: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub agent: Arc<Agent>,
+    pub guest: GuestName,
+    /// A guest made anew under the same name is another keeper's.
+    pub id: Option<GuestId>,
+    pub running: Option<Running>,
+    pub reporter: Reporter,
+    pub served: Option<BTreeMap<VolumeId, host::ExportName>>,
+    pub sight: Option<(HostName, watch::Receiver<peers::Sight>)>,
+    pub asked: Option<Asked>,
+    pub confirmed_until: Option<Instant>,
+    pub confirm_asked_at: Option<Instant>,
+    /// An admission whose outcome is unknown: the record may count on this replica.
+    pub maybe_admitted: Option<Replica>,
+    pub failures: u32,
+    pub failed_at: Option<Instant>,
+    /// What the last failure said.
+    pub failure: Option<String>,
+    pub shutdown_asked_at: Option<Instant>,
+    /// Why the machine is being ended, if it is this keeper that ends it.
+    pub ending: Option<ExitReason>,
+    pub exit: Option<model::Exit>,
+}
+
+impl Keeper {
+    fn new(agent: Arc<Agent>, guest: GuestName) -> Keeper {
+        let reporter = Reporter::start(agent.clone());
+        let (id, exit) = {
+            let cache = agent.state.read();
+            let id = cache.view().guests.get(&guest).map(|spec| spec.id);
+            let report = cache.view().guest_reports.get(&guest).filter(|report| Some(report.guest_id) == id);
+            (id, report.and_then(|report| report.exit.clone()))
+        };
+        Keeper {
+            agent,
+            id,
+            guest,
+            running: None,
+            reporter,
+            served: None,
+            sight: None,
+            asked: None,
+            confirmed_until: None,
+            confirm_asked_at: None,
+            maybe_admitted: None,
+            failures: 0,
+            failed_at: None,
+            failure: None,
+            shutdown_asked_at: None,
+            ending: None,
+            exit,
+        }
+    }
+
+    pub(super) async fn take_machine(&mut self, machine: Arc<dyn Machine>, launched: bool) {
+        // A machine whose state cannot be read is taken for one that runs: that is the careful guess.
+        let resumed = !launched && !matches!(machine.run_state().await, Ok(RunState::Prelaunch));
+        let events = machine.events();
+        self.agent.set_machine(&self.guest, Some(machine.clone()));
+        self.running = Some(Running {
+            machine,
+            events,
+            resumed,
+            mirrors: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            mirrors_stale: true,
+        });
+    }
+
+    async fn run(mut self) {
+        let mut changes = self.agent.state.changes();
+        loop {
+            changes.borrow_and_update();
+            self.notice_end();
+            let Some(situation) = self.look().await else {
+                self.agent.set_problem(&format!("guest/{}", self.guest), None);
+                return;
+            };
+            if let Err(failure) = self.settle_soon(&situation).await {
+                tracing::debug!(guest = %self.guest, error = %failure.message, "an admission is still in doubt");
+            }
+            let step = next(&situation);
+            self.say(&situation, &step);
+            match step {
+                Step::Rest { rest, until } => {
+                    let wait = self.pause_length(&situation, &rest, until);
+                    self.wait(&mut changes, wait).await;
+                }
+                step => self.attempt(&situation, step, &mut changes).await,
+            }
+        }
+    }
+
+    /// Tries to settle an admission in doubt, but does not wait long for it.
+    async fn settle_soon(&mut self, situation: &Situation) -> Result<(), super::steps::Failure> {
+        let settling = tokio::time::timeout(SETTLE_TIMEOUT, self.settle(situation));
+        settling.await.unwrap_or(Ok(()))
+    }
+
+    /// Takes a step, but not for longer than this host may run the machine.
+    async fn attempt(&mut self, situation: &Situation, step: Step, changes: &mut watch::Receiver<u64>) {
+        let name = format!("{step:?}");
+        tracing::info!(guest = %self.guest, epoch = %situation.assignment.epoch, step = %name, "step");
+        let ends_machine = matches!(step, Step::End { .. });
+        let deadline = match self.running {
+            Some(_) if !ends_machine => self.authority_check_due(),
+            Some(_) | None => None,
+        };
+        let taken = match deadline {
+            Some(deadline) => match tokio::time::timeout_at(deadline, self.take(situation, step)).await {
+                Ok(taken) => taken,
+                Err(_) => return,
+            },
+            None => self.take(situation, step).await,
+        };
+        match taken {
+            Ok(()) => {
+                if self.failed_at.is_some_and(|at| at.elapsed() > FORGIVEN_AFTER) {
+                    (self.failures, self.failed_at) = (0, None);
+                }
+                self.failure = None;
+            }
+            Err(failure) => {
+                tracing::warn!(guest = %self.guest, step = %name, error = %failure.message, "a step failed");
+                if failure.counts {
+                    self.failures += 1;
+                    self.failed_at = Some(Instant::now());
+                    self.failure = Some(failure.message);
+                }
+                self.wait(changes, failure.pause).await;
+            }
+        }
+    }
+
+    /// When the right to run the machine must be looked at again.
+    fn authority_check_due(&self) -> Option<Instant> {
+        let standing = *self.agent.session.borrow();
+        let now = Instant::now();
+        let ends = standing.authority_ends().into_iter().chain(self.confirmed_until).max();
+        // A right that has ended already does not end the step at once: the step was chosen knowing that.
+        Some(ends.filter(|end| *end > now).unwrap_or(now + AUTHORITY))
+    }
+
+    /// Until when nothing is to be tried, after failures.
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        let pause = RETRY_FIRST * 2u32.saturating_pow(self.failures.saturating_sub(1).min(10));
+        self.failed_at.map(|at| at + pause.min(RETRY_MAX))
+    }
+
+    fn pause_length(&self, s: &Situation, rest: &Rest, until: Option<jiff::Timestamp>) -> Duration {
+        let until = until
+            .map(|at| Duration::try_from(at.duration_since(s.now)).unwrap_or(Duration::ZERO))
+            .unwrap_or(Duration::MAX);
+        let doubtful = s.authority != plan::converge::Authority::Session
+            || s.machine.as_ref().is_some_and(|m| m.mirrors.values().any(|f| f.state == Mirror::Filling));
+        let look = match rest {
+            Rest::Deleted | Rest::Stopped | Rest::Idle | Rest::Stuck(_) => Duration::from_secs(30),
+            Rest::Running | Rest::Stopping | Rest::Waiting(_) if doubtful => LOOK_CLOSELY_EVERY,
+            Rest::Running | Rest::Stopping | Rest::Waiting(_) => LOOK_EVERY,
+        };
+        until.min(look)
+    }
+
+    /// Waits until something happens that could matter, or for so long.
+    async fn wait(&mut self, changes: &mut watch::Receiver<u64>, at_most: Duration) {
+        let agent = self.agent.clone();
+        let before = Concern::of(&agent, &self.guest);
+        let relevant = async {
+            while changes.changed().await.is_ok() {
+                changes.borrow_and_update();
+                if Concern::of(&agent, &self.guest) != before {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let sight = async {
+            let changed = match &mut self.sight {
+                Some((_, sight)) => sight.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        let event = async {
+            match &mut self.running {
+                Some(running) => running.events.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = relevant => {}
+            () = sight => {}
+            event = event => {
+                let running = self.running.as_mut();
+                match (event, running) {
+                    (Ok(MachineEvent::Mirror(_)) | Err(broadcast::error::RecvError::Lagged(_)), Some(running)) => {
+                        running.mirrors_stale = true;
+                    }
+                    // How it ended is asked of the machine itself.
+                    (Ok(MachineEvent::Gone(_)) | Err(broadcast::error::RecvError::Closed), _)
+                    | (Ok(MachineEvent::Mirror(_)) | Err(broadcast::error::RecvError::Lagged(_)), None) => {}
+                }
+            }
+            () = tokio::time::sleep(at_most) => {}
+        }
+    }
+
+    /// Takes note of a machine that is gone.
+    pub(super) fn notice_end(&mut self) {
+        let Some(end) = self.running.as_ref().and_then(|running| running.machine.ended()) else { return };
+        let Some(running) = self.running.take() else { return };
+        self.agent.set_machine(&self.guest, None);
+        let asked = self.shutdown_asked_at.take().is_some();
+        let reason = match (self.ending.take(), end) {
+            (Some(why), _) => why,
+            (None, MachineEnd::GuestShutdown) if asked => ExitReason::Stopped,
+            (None, MachineEnd::GuestShutdown) => ExitReason::GuestShutdown,
+            (None, MachineEnd::Died) => ExitReason::Crashed,
+        };
+        let label = running.machine.label();
+        if reason == ExitReason::Crashed {
+            self.failures += 1;
+            self.failed_at = Some(Instant::now());
+            self.failure = Some("its QEMU died; see its log".into());
+        }
+        let subject = format!("guest/{}", self.guest);
+        let message = format!("'{}' ended on {}: {}", self.guest, self.agent.me, describe(reason));
+        match reason {
+            ExitReason::Crashed | ExitReason::Killed | ExitReason::Disowned => {
+                self.agent.events.warning(model::EventKind::GuestStopped, subject, message);
+            }
+            ExitReason::GuestShutdown | ExitReason::Stopped => {
+                self.agent.events.info(model::EventKind::GuestStopped, subject, message);
+            }
+        }
+        self.exit =
+            Some(model::Exit { boot_generation: label.boot_generation, reason, at: jiff::Timestamp::now() });
+    }
+}
+
+fn describe(reason: ExitReason) -> &'static str {
+    match reason {
+        ExitReason::GuestShutdown => "it shut itself down",
+        ExitReason::Stopped => "it was asked to stop, and did",
+        ExitReason::Killed => "it was asked to stop, did not in time, and was ended",
+        ExitReason::Crashed => "its QEMU died",
+        ExitReason::Disowned => "this host had no right to run it any more",
+    }
+}
+
+/// The parts of a snapshot that matter to one guest here; a keeper sleeps through all other changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Concern {
+    revisions: Vec<i64>,
+    sessions: BTreeSet<(HostName, BootId)>,
+    images: BTreeSet<model::ImageName>,
+}
+
+impl Concern {
+    fn of(agent: &Agent, guest: &GuestName) -> Concern {
+        let cache = agent.state.read();
+        let view = cache.view();
+        let spec = view.guests.get(guest);
+        let assignment = view.assignments.get(guest);
+        let disks = spec.map(|spec| spec.disks.as_slice()).unwrap_or_default();
+        let revisions = std::iter::once(cache.revision_of(&store::keys::guest(guest)))
+            .chain([cache.revision_of(&store::keys::assignment(guest))])
+            .chain(disks.iter().map(|disk| cache.revision_of(&store::keys::in_sync(disk.volume))))
+            .collect();
+        let hosts = assignment.iter().flat_map(|a| std::iter::once(&a.host).chain(&a.secondary));
+        let sessions = hosts.filter_map(|h| Some((h.clone(), view.sessions.get(h)?.boot_id))).collect();
+        let report = view.host_reports.get(&agent.me);
+        Concern { revisions, sessions, images: report.map(|r| r.images.clone()).unwrap_or_default() }
+    }
+}

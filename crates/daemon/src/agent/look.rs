@@ -1,0 +1,387 @@
+//! What a keeper sees: everything that a decision about its guest rests on, gathered at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use api::PromiseRequest;
+use host::{MirrorState, ReplicaServer};
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Assignment, BootId, ExitReason, GuestName, GuestReport, GuestSpec, GuestState, Host, HostName, InSync,
+    Liveness, Pool, VolumeId, VolumeReport, VolumeState,
+};
+use plan::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Situation, Step};
+use plan::limits::{
+    CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
+};
+use tokio::time::Instant;
+
+use super::Agent;
+use super::keeper::{Asked, Keeper};
+use crate::config::REPLICA_PORT;
+
+/// How long an answer about served exports is believed, as long as the server itself answers.
+const ASKED_GOOD_FOR: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The store's records that speak of one guest, at one moment.
+struct Records {
+    spec: GuestSpec,
+    assignment: Assignment,
+    in_sync: BTreeMap<VolumeId, InSync>,
+    report: Option<GuestReport>,
+    secondary: Option<Secondary>,
+}
+
+/// The secondary's host, by its records.
+struct Secondary {
+    host: Host,
+    liveness: Liveness,
+}
+
+impl Records {
+    fn read(agent: &Agent, guest: &GuestName) -> Option<Records> {
+        let cache = agent.state.read();
+        let view = cache.view();
+        let spec = view.guests.get(guest)?.clone();
+        let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id)?.clone();
+        let set_of = |volume| Some((volume, view.in_sync.get(&volume)?.clone()));
+        let secondary = assignment.secondary.as_ref().and_then(|name| {
+            Some(Secondary { host: view.hosts.get(name)?.clone(), liveness: view.liveness(name) })
+        });
+        Some(Records {
+            in_sync: spec.disks.iter().filter_map(|disk| set_of(disk.volume)).collect(),
+            report: view.guest_reports.get(guest).filter(|r| r.guest_id == spec.id).cloned(),
+            secondary,
+            spec,
+            assignment,
+        })
+    }
+}
+
+impl Keeper {
+    /// Everything about the guest, or `None` when the store does not know it any more.
+    pub(super) async fn look(&mut self) -> Option<Situation> {
+        let agent = self.agent.clone();
+        let records =
+            Records::read(&agent, &self.guest).filter(|records| Some(records.spec.id) == self.id)?;
+        let Records { spec, assignment, mut in_sync, report, secondary } = records;
+        if let Some(replica) = &self.maybe_admitted {
+            for set in in_sync.values_mut() {
+                set.members.insert(replica.clone());
+            }
+        }
+        let counted_on_others = in_sync.values().any(|set| set.members.len() > 1);
+        self.look_at_machine(&spec).await;
+        let peer = self.look_at_peer(&spec, &assignment, &in_sync, secondary.as_ref()).await;
+        let authority = self.authority(&assignment, counted_on_others, secondary.as_ref()).await;
+        let served = self.look_at_exports(&spec).await;
+        let files = spec.disks.iter().map(|d| d.volume).filter(|v| agent.volumes.exists(*v)).collect();
+        let (now, instant) = (Timestamp::now(), Instant::now());
+        let at = |when: Instant| now + signed(when, instant);
+        let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
+        Some(Situation {
+            me: agent.me.clone(),
+            boot: agent.boot,
+            ended_cleanly: self.ended_cleanly(report.as_ref(), &assignment),
+            in_sync,
+            machine: self.machine_facts(),
+            files,
+            served,
+            peer,
+            authority,
+            promised_until: agent.promises.until(spec.id).map(at),
+            exit,
+            not_before: self.not_before().map(at),
+            shutdown_asked_at: self.shutdown_asked_at.map(at),
+            now,
+            spec,
+            assignment,
+        })
+    }
+
+    /// Whether the last run ended by the guest's own shutdown, and the store's report of the run before it
+    /// leaves no other run in doubt.
+    fn ended_cleanly(&self, report: Option<&GuestReport>, assignment: &Assignment) -> bool {
+        let Some(report) = report.filter(|r| {
+            r.epoch == assignment.epoch && r.host == self.agent.me && r.boot_id == self.agent.boot
+        }) else {
+            return false;
+        };
+        self.exit.as_ref().is_some_and(|exit| {
+            exit.boot_generation == report.boot_generation
+                && matches!(exit.reason, ExitReason::GuestShutdown | ExitReason::Stopped)
+        })
+    }
+
+    fn machine_facts(&self) -> Option<MachineFacts> {
+        let running = self.running.as_ref()?;
+        let label = running.machine.label();
+        let mirrors = running.mirrors.iter().map(|(volume, state)| {
+            let target_boot = running.targets.get(volume).copied();
+            (*volume, MirrorFacts { state: *state, target_boot })
+        });
+        Some(MachineFacts {
+            epoch: label.epoch,
+            boot_generation: label.boot_generation,
+            resumed: running.resumed,
+            mirrors: mirrors.collect(),
+        })
+    }
+
+    /// Asks for the mirrors when an event said that they changed, and while one is being filled.
+    async fn look_at_machine(&mut self, spec: &GuestSpec) {
+        let Some(running) = &mut self.running else { return };
+        let filling = running.mirrors.values().any(|mirror| *mirror == Mirror::Filling);
+        if !running.mirrors_stale && !filling {
+            return;
+        }
+        for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+            let state = match running.machine.mirror(disk.volume).await {
+                Ok(MirrorState::Absent) => None,
+                Ok(MirrorState::Filling { .. }) => Some(Mirror::Filling),
+                Ok(MirrorState::Ready) => Some(Mirror::Ready),
+                Ok(MirrorState::Broken(why)) => {
+                    tracing::warn!(guest = %self.guest, volume = %disk.volume, why, "a mirror is broken");
+                    Some(Mirror::Broken)
+                }
+                Err(error) => {
+                    tracing::debug!(guest = %self.guest, %error, "a mirror's state is unknown; it is asked again");
+                    return;
+                }
+            };
+            match state {
+                Some(state) => running.mirrors.insert(disk.volume, state),
+                None => running.mirrors.remove(&disk.volume),
+            };
+        }
+        running.mirrors_stale = false;
+    }
+
+    async fn look_at_exports(&mut self, spec: &GuestSpec) -> BTreeMap<VolumeId, Option<model::Epoch>> {
+        if self.served.is_none() {
+            match self.agent.replicas.exports().await {
+                Ok(exports) => {
+                    let mine: BTreeSet<VolumeId> = spec.disks.iter().map(|disk| disk.volume).collect();
+                    self.served = Some(exports.into_iter().filter(|(v, _)| mine.contains(v)).collect());
+                }
+                Err(error) => tracing::warn!(%error, "cannot find out which replicas are served"),
+            }
+        }
+        let served = self.served.iter().flatten().map(|(volume, export)| {
+            let epoch = host::ExportName::parse(export.as_str())
+                .filter(|(_, _, boot)| *boot == self.agent.boot)
+                .map(|(_, epoch, _)| epoch);
+            (*volume, epoch)
+        });
+        served.collect()
+    }
+
+    async fn look_at_peer(
+        &mut self,
+        spec: &GuestSpec,
+        assignment: &Assignment,
+        in_sync: &BTreeMap<VolumeId, InSync>,
+        secondary: Option<&Secondary>,
+    ) -> Option<Peer> {
+        let owns = assignment.host == self.agent.me && spec.is_mirrored();
+        let Secondary { host, liveness } = secondary.filter(|_| owns)?;
+        let address = SocketAddr::new(host.address, REPLICA_PORT);
+        let fresh = match &self.sight {
+            Some((name, receiver)) => *name != host.name || receiver.has_changed().is_err(),
+            None => true,
+        };
+        if fresh {
+            self.sight = Some((host.name.clone(), self.agent.looks.look(&host.name, address)));
+        }
+        let sight = *self.sight.as_mut()?.1.borrow_and_update();
+        // While its session is over the boot that is counted on is the one that may still serve.
+        let recorded = in_sync.values().find_map(|set| set.members.iter().find(|r| r.host == host.name));
+        let boot = match liveness {
+            Liveness::Live(boot) => Some(*boot),
+            Liveness::Lost => recorded.map(|replica| replica.boot_id),
+        };
+        let (serves, last_served) = match boot {
+            Some(boot) => self.ask_peer(spec, assignment, (&host.name, boot, address), sight.answers).await,
+            None => (false, sight.last_seen),
+        };
+        let gave_up = !serves && last_served.elapsed() >= HOLD_MAX;
+        Some(Peer { host: host.name.clone(), liveness: *liveness, serves, gave_up })
+    }
+
+    /// Whether the secondary's host serves all volumes for this epoch and boot, and when it last did.
+    async fn ask_peer(
+        &mut self,
+        spec: &GuestSpec,
+        assignment: &Assignment,
+        (secondary, boot, address): (&HostName, BootId, SocketAddr),
+        answers: bool,
+    ) -> (bool, Instant) {
+        let now = Instant::now();
+        let same = self
+            .asked
+            .as_ref()
+            .filter(|a| &a.host == secondary && a.boot == boot && a.epoch == assignment.epoch);
+        let last_served = same.map_or(now, |asked| asked.last_served);
+        let good_for = |serves| if serves { ASKED_GOOD_FOR } else { PROBE_EVERY };
+        if let Some(asked) = same.filter(|a| answers && a.at.elapsed() < good_for(a.serves)) {
+            let serves = asked.serves;
+            let last_served = if serves { now } else { last_served };
+            return (serves, self.note_asked(last_served));
+        }
+        let mut serves = answers;
+        for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+            if !serves {
+                break;
+            }
+            let export = host::ExportName::new(disk.volume, assignment.epoch, boot);
+            serves = host::replica::ask(address, &export).await.is_ok();
+        }
+        let last_served = if serves { Instant::now() } else { last_served };
+        let (host, epoch) = (secondary.clone(), assignment.epoch);
+        self.asked = Some(Asked { host, boot, epoch, serves, at: now, last_served });
+        (serves, last_served)
+    }
+
+    fn note_asked(&mut self, last_served: Instant) -> Instant {
+        if let Some(asked) = &mut self.asked {
+            asked.last_served = last_served;
+        }
+        last_served
+    }
+
+    /// By what right this host runs the guest; asks the secondary's host when the session is in doubt.
+    async fn authority(
+        &mut self,
+        assignment: &Assignment,
+        counted_on_others: bool,
+        secondary: Option<&Secondary>,
+    ) -> Authority {
+        let standing = *self.agent.session.borrow();
+        let now = Instant::now();
+        let doubtful = standing.renewed_at.is_none_or(|at| at.elapsed() > CONFIRM_AFTER);
+        let owns = assignment.host == self.agent.me && self.running.is_some();
+        let due = self.confirm_asked_at.is_none_or(|at| at.elapsed() >= CONFIRM_EVERY);
+        if doubtful && owns && counted_on_others && due {
+            self.ask_confirmation(assignment, secondary).await;
+        }
+        if standing.is_live(now) {
+            Authority::Session
+        } else if self.confirmed_until.is_some_and(|until| Instant::now() < until) {
+            Authority::Confirmed
+        } else {
+            Authority::None
+        }
+    }
+
+    async fn ask_confirmation(&mut self, assignment: &Assignment, secondary: Option<&Secondary>) {
+        let sent_at = Instant::now();
+        self.confirm_asked_at = Some(sent_at);
+        let Some(Secondary { host: secondary, .. }) = secondary else { return };
+        let request = PromiseRequest { guest_id: assignment.guest_id, epoch: assignment.epoch };
+        let asking = async { self.agent.peer_client.to(secondary)?.promise(&request).await };
+        match tokio::time::timeout(CONFIRM_EVERY, asking).await {
+            Ok(Ok(answer)) if answer.promised_ms > 0 => {
+                self.confirmed_until = Some(sent_at + PROMISE - PROMISE_MARGIN)
+            }
+            Ok(Ok(_)) => {
+                tracing::warn!(guest = %self.guest, "{} does not confirm our epoch", secondary.name);
+                self.confirmed_until = None;
+            }
+            Ok(Err(error)) => tracing::debug!(guest = %self.guest, %error, "no confirmation"),
+            Err(_) => tracing::debug!(guest = %self.guest, "no confirmation in time"),
+        }
+    }
+
+    /// Reports what was seen, and what is about to be done.
+    pub(super) fn say(&mut self, s: &Situation, step: &Step) {
+        let about = format!("guest/{}", self.guest);
+        let stuck = match step {
+            Step::Rest { rest: Rest::Stuck(what), .. } => Some(what.clone()),
+            _ => None,
+        };
+        self.agent.set_problem(&about, stuck.clone().map(|what| format!("{}: {what}", self.guest)));
+        if s.assignment.host != s.me {
+            return;
+        }
+        let state = self.state(s, step);
+        let generation = s.machine.as_ref().map(|machine| machine.boot_generation);
+        let last = self.reporter.last();
+        let report = GuestReport {
+            guest: self.guest.clone(),
+            guest_id: s.spec.id,
+            host: s.me.clone(),
+            boot_id: s.boot,
+            epoch: s.assignment.epoch,
+            state,
+            boot_generation: generation
+                .or(self.exit.as_ref().map(|exit| exit.boot_generation))
+                .unwrap_or_default(),
+            since: last.filter(|last| last.state == state).map_or(s.now, |last| last.since),
+            accelerator: s.machine.as_ref().map(|_| self.agent.accelerator()),
+            exit: self.exit.clone(),
+            volumes: self.volume_reports(s),
+            message: stuck.or_else(|| self.message(state, step)),
+        };
+        self.reporter.say(report);
+    }
+
+    fn message(&self, state: GuestState, step: &Step) -> Option<String> {
+        let waits = match step {
+            Step::Rest { rest: Rest::Waiting(why), .. } => Some(why.clone()),
+            _ => None,
+        };
+        match state {
+            GuestState::Failed | GuestState::Preparing | GuestState::Starting => {
+                self.failure.clone().or(waits)
+            }
+            GuestState::Running | GuestState::Stopping | GuestState::Stopped | GuestState::Deleted => None,
+        }
+    }
+
+    fn state(&self, s: &Situation, step: &Step) -> GuestState {
+        /// So many failures in a row, and a person should know.
+        const FAILED_AFTER: u32 = 3;
+        let failing = self.failures >= FAILED_AFTER && s.machine.is_none();
+        match step {
+            Step::Rest { rest: Rest::Deleted, .. } => GuestState::Deleted,
+            Step::Rest { rest: Rest::Stopped, .. } => GuestState::Stopped,
+            Step::Rest { rest: Rest::Stuck(_), .. } => GuestState::Failed,
+            Step::Rest { rest: Rest::Stopping, .. } | Step::Shutdown => GuestState::Stopping,
+            Step::End { .. } | Step::DeleteVolumes | Step::Withdraw { .. } => GuestState::Stopping,
+            _ if failing => GuestState::Failed,
+            Step::MakeVolumes { .. } | Step::TakeOver | Step::ClaimAlone => GuestState::Preparing,
+            Step::Start { .. } => GuestState::Starting,
+            Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
+            Step::Rest { .. }
+            | Step::Attach { .. }
+            | Step::Admit { .. }
+            | Step::LetGo { .. }
+            | Step::Detach { .. }
+            | Step::MakeReplica { .. }
+            | Step::Serve { .. } => GuestState::Running,
+        }
+    }
+
+    fn volume_reports(&self, s: &Situation) -> Vec<VolumeReport> {
+        let silent = s.peer.as_ref().is_some_and(|peer| !peer.serves)
+            && self.asked.as_ref().is_some_and(|asked| asked.last_served.elapsed() >= HOLD_SHOWN_AFTER);
+        let Some(machine) = &s.machine else { return vec![] };
+        let state_of = |volume: &VolumeId| match (machine.mirrors.get(volume), s.in_sync.get(volume)) {
+            (Some(_), Some(set)) if set.members.len() > 1 && silent => VolumeState::Held,
+            (Some(_), Some(set)) if set.members.len() > 1 => VolumeState::Mirroring,
+            (Some(_), _) => VolumeState::Syncing,
+            (None, _) => VolumeState::Alone,
+        };
+        let disks = s.spec.disks.iter().map(|disk| disk.volume);
+        disks.map(|volume| VolumeReport { volume, state: state_of(&volume) }).collect()
+    }
+}
+
+/// `when - now`, which may lie in the past.
+fn signed(when: Instant, now: Instant) -> SignedDuration {
+    let short = |length: std::time::Duration| SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
+    match when.checked_duration_since(now) {
+        Some(ahead) => short(ahead),
+        None => -short(now.duration_since(when)),
+    }
+}

@@ -1,0 +1,262 @@
+//! The agent: makes this host's guests what the store says they should be.
+//!
+//! One [`keeper`] for each guest that this host owns, mirrors or runs. A keeper is the only one on this host
+//! that touches its guest: it looks, asks `plan::converge` for one step, takes it, and looks again.
+
+mod keeper;
+mod look;
+mod machine;
+mod peers;
+mod promises;
+mod report;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use host::network::Networks;
+use host::qemu::{QemuDriver, RunAs};
+use host::replica::StorageDaemon;
+use host::volume::Volumes;
+use host::{HostError, Hypervisor, Machine, ReplicaServer};
+use model::{
+    Accelerator, AcceleratorKind, BootId, ClusterView, GuestId, GuestName, HostName, ReplicaDrop, VolumeId,
+};
+use store::keys;
+use tokio::sync::watch;
+
+pub use promises::Promises;
+
+use crate::config::Config;
+use crate::events::Events;
+use crate::images::Images;
+use crate::peer::PeerClient;
+use crate::session::Standing;
+use crate::state::State;
+
+/// What every keeper works with.
+#[derive(Debug)]
+pub struct Agent {
+    pub me: HostName,
+    pub boot: BootId,
+    pub config: Config,
+    pub state: State,
+    pub events: Events,
+    pub session: watch::Receiver<Standing>,
+    pub driver: Arc<QemuDriver>,
+    pub replicas: StorageDaemon,
+    pub volumes: Volumes,
+    pub networks: Networks,
+    pub images: Images,
+    pub peer_client: PeerClient,
+    pub accelerator: watch::Receiver<Accelerator>,
+    pub promises: Promises,
+    pub looks: peers::Looks,
+    machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
+    problems: watch::Sender<BTreeMap<String, String>>,
+}
+
+/// What an agent is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub boot: BootId,
+    pub config: Config,
+    pub state: State,
+    pub events: Events,
+    pub session: watch::Receiver<Standing>,
+    pub driver: Arc<QemuDriver>,
+    pub replicas: StorageDaemon,
+    pub volumes: Volumes,
+    pub networks: Networks,
+    pub images: Images,
+    pub peer_client: PeerClient,
+    pub accelerator: watch::Receiver<Accelerator>,
+}
+
+impl Agent {
+    pub fn new(parts: Parts) -> Arc<Agent> {
+        let Parts { boot, config, state, events, session, driver, replicas, volumes, .. } = parts;
+        let Parts { networks, images, peer_client, accelerator, .. } = parts;
+        Arc::new(Agent {
+            me: config.name.clone(),
+            boot,
+            config,
+            state,
+            events,
+            session,
+            driver,
+            replicas,
+            volumes,
+            networks,
+            images,
+            peer_client,
+            accelerator,
+            promises: Promises::default(),
+            looks: peers::Looks::default(),
+            machines: Mutex::default(),
+            problems: watch::channel(BTreeMap::new()).0,
+        })
+    }
+
+    /// The machine of a guest, if it runs here.
+    pub fn machine_of(&self, guest: GuestId) -> Option<Arc<dyn Machine>> {
+        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.values().find(|machine| machine.label().id == guest).cloned()
+    }
+
+    /// The user that guests run as.
+    fn run_as(&self) -> Option<RunAs> {
+        RunAs::look_up(&self.config.guest_user)
+    }
+
+    /// What runs the instructions of guests that are started now.
+    fn accelerator(&self) -> AcceleratorKind {
+        self.accelerator.borrow().kind
+    }
+
+    fn set_machine(&self, guest: &GuestName, machine: Option<Arc<dyn Machine>>) {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        match machine {
+            Some(machine) => machines.insert(guest.clone(), machine),
+            None => machines.remove(guest),
+        };
+    }
+
+    /// What a person should know of this host, one sentence each.
+    pub fn problems(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.problems.subscribe()
+    }
+
+    fn set_problem(&self, about: &str, problem: Option<String>) {
+        self.problems.send_if_modified(|problems| match problem {
+            Some(text) => problems.insert(about.to_owned(), text.clone()).as_ref() != Some(&text),
+            None => problems.remove(about).is_some(),
+        });
+    }
+
+    /// Adopts what runs, then keeps every guest that concerns this host, for ever.
+    pub async fn run(self: Arc<Self>) {
+        let adopted = self.adopt().await;
+        self.state.ready().await;
+        let served = self.served_volumes().await;
+        let mut keepers: BTreeMap<GuestName, keeper::Handle> = BTreeMap::new();
+        let mut adopted: BTreeMap<GuestName, Arc<dyn Machine>> =
+            adopted.into_iter().map(|machine| (machine.label().guest.clone(), machine)).collect();
+        let mut changes = self.state.changes();
+        loop {
+            changes.borrow_and_update();
+            self.drop_replicas().await;
+            keepers.retain(|_, keeper| !keeper.is_finished());
+            let concerning = {
+                let cache = self.state.read();
+                self.name_strangers(cache.view(), &adopted);
+                self.concerning(cache.view(), &adopted, &served)
+            };
+            for name in concerning {
+                keepers.entry(name.clone()).or_insert_with(|| {
+                    keeper::Handle::start(self.clone(), name.clone(), adopted.remove(&name))
+                });
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Machines of ours that run already. Tried until it works: starting anything before would be dangerous.
+    async fn adopt(&self) -> Vec<Arc<dyn Machine>> {
+        loop {
+            match self.driver.adopt().await {
+                Ok(machines) => return machines,
+                Err(error) => tracing::error!(%error, "cannot find out which guests run; trying again"),
+            }
+            tokio::time::sleep(plan::limits::RETRY_FIRST).await;
+        }
+    }
+
+    /// Volumes that the replica server serves already, from before this daemon started.
+    async fn served_volumes(&self) -> BTreeSet<VolumeId> {
+        match self.replicas.exports().await {
+            Ok(exports) => exports.into_iter().map(|(volume, _)| volume).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot find out which replicas are served");
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// Guests that this host must look after.
+    fn concerning(
+        &self,
+        view: &ClusterView,
+        adopted: &BTreeMap<GuestName, Arc<dyn Machine>>,
+        served: &BTreeSet<VolumeId>,
+    ) -> Vec<GuestName> {
+        let mine = |name: &GuestName| {
+            view.assignments
+                .get(name)
+                .is_some_and(|a| a.host == self.me || a.secondary.as_ref() == Some(&self.me))
+        };
+        view.guests
+            .values()
+            .filter(|spec| view.assignments.contains_key(&spec.name))
+            .filter(|spec| {
+                mine(&spec.name)
+                    || adopted.get(&spec.name).is_some_and(|machine| machine.label().id == spec.id)
+                    || spec.disks.iter().any(|disk| served.contains(&disk.volume))
+            })
+            .map(|spec| spec.name.clone())
+            .collect()
+    }
+
+    /// Machines whose guests the store does not know: they are left alone, and a person is told.
+    fn name_strangers(&self, view: &ClusterView, adopted: &BTreeMap<GuestName, Arc<dyn Machine>>) {
+        for (name, machine) in adopted {
+            let known = view.guests.get(name).is_some_and(|spec| spec.id == machine.label().id);
+            let text =
+                format!("the guest '{name}' runs here, and the store does not know it; it is left alone");
+            self.set_problem(&format!("guest/{name}"), (!known).then_some(text));
+        }
+    }
+
+    /// Obeys the records that tell this host to delete replicas of guests that are gone.
+    async fn drop_replicas(&self) {
+        let drops: Vec<ReplicaDrop> = {
+            let cache = self.state.read();
+            let view = cache.view();
+            let known =
+                |volume| view.guests.values().any(|g| g.disks.iter().any(|disk| disk.volume == volume));
+            let mine = view.drops.values().filter(|drop| drop.host == self.me);
+            mine.filter(|drop| !known(drop.volume)).cloned().collect()
+        };
+        for order in drops {
+            let done = async {
+                self.end_forgotten(order.guest_id).await?;
+                self.replicas.withdraw(order.volume).await?;
+                self.volumes.delete(order.volume).await
+            };
+            if let Err(error) = done.await {
+                tracing::warn!(volume = %order.volume, %error, "cannot delete a replica yet");
+                continue;
+            }
+            let key = keys::replica_drop(&self.me, order.volume);
+            if let Err(error) = self
+                .state
+                .write(|txn| {
+                    txn.delete(&key);
+                })
+                .await
+            {
+                tracing::debug!(%error, "a replica's deletion was not recorded; it is repeated");
+            }
+        }
+    }
+
+    /// Ends a machine of a guest that the cluster has forgotten.
+    async fn end_forgotten(&self, guest: GuestId) -> Result<(), HostError> {
+        for machine in self.driver.adopt().await?.into_iter().filter(|machine| machine.label().id == guest) {
+            machine.kill().await?;
+        }
+        self.driver.forget(guest).await
+    }
+}

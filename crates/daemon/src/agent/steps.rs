@@ -1,0 +1,323 @@
+//! Taking one step for one guest. Each step may be broken off and repeated.
+//!
+//! The record of who is in sync is written before anything that makes it untrue is done, and after anything
+//! that makes it true: let go in the record, then in QEMU; filled in QEMU, then admitted in the record.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use host::{ExportName, Fill, HostError, Hypervisor, MirrorState, ReplicaServer};
+use model::{EventKind, Exit, ExitReason, GuestReport, GuestState, InSync, Replica, VolumeId};
+use plan::converge::{Situation, Step};
+use store::{Outcome, StoreError, keys};
+use tokio::time::Instant;
+
+use super::keeper::Keeper;
+use crate::config::REPLICA_PORT;
+
+/// After a conflict in the store: the change that caused it is on its way here.
+const AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+/// After a failure that is likely to pass soon.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// How long a mirror of two replicas that are the same may take to get ready.
+const MIRROR_READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A step that did not succeed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// One sentence without a full stop.
+    pub message: String,
+    /// How long to wait before looking again.
+    pub pause: Duration,
+    /// It counts towards the guest's failures, which make the pauses grow and are told to people.
+    pub counts: bool,
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        Self { message: error.to_string(), pause: Duration::ZERO, counts: true }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { message: error.to_string(), pause: AFTER_FAILURE, counts: false }
+    }
+}
+
+impl Failure {
+    fn conflict() -> Self {
+        let message = "the guest's records changed meanwhile".to_owned();
+        Self { message, pause: AFTER_CONFLICT, counts: false }
+    }
+
+    fn soon(message: impl Into<String>) -> Self {
+        Self { message: message.into(), pause: AFTER_FAILURE, counts: false }
+    }
+}
+
+impl Keeper {
+    pub(super) async fn take(&mut self, s: &Situation, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::MakeVolumes { volumes } => self.make_volumes(s, &volumes).await,
+            Step::TakeOver => self.take_over(s).await,
+            Step::ClaimAlone => self.record(s, [self.own_replica()]).await,
+            Step::Start { mirror_to } => self.start(s, mirror_to).await,
+            Step::Shutdown => self.shut_down().await,
+            Step::End { why } => self.end(s, why).await,
+            Step::Attach { volumes, target } => self.attach(s, &volumes, &target).await,
+            Step::Admit { replica } => self.admit(s, replica).await,
+            Step::LetGo { why } => self.let_go(s, &why).await,
+            Step::Detach { volumes } => {
+                // Written again although it says so already: an admission that is still under way somewhere,
+                // perhaps since before this daemon started, is refused from here on.
+                self.record(s, [self.own_replica()]).await?;
+                self.detach(&volumes).await
+            }
+            Step::MakeReplica { volume } => self.make_replica(s, volume).await,
+            Step::Serve { volume } => self.serve(s, volume).await,
+            Step::Withdraw { volume } => {
+                self.served = None;
+                Ok(self.agent.replicas.withdraw(volume).await?)
+            }
+            Step::DeleteVolumes => self.delete_volumes(s).await,
+            Step::Rest { .. } => Ok(()),
+        }
+    }
+
+    fn own_replica(&self) -> Replica {
+        Replica { host: self.agent.me.clone(), boot_id: self.agent.boot }
+    }
+
+    fn subject(&self) -> String {
+        format!("guest/{}", self.guest)
+    }
+
+    /// Writes the in-sync sets of all the guest's volumes, if this host still owns it exactly as it did when
+    /// the step was chosen. Whatever write of this keeper is still under way is refused after this one.
+    async fn record(
+        &mut self,
+        s: &Situation,
+        members: impl IntoIterator<Item = Replica>,
+    ) -> Result<(), Failure> {
+        let members: BTreeSet<Replica> = members.into_iter().collect();
+        let epoch = s.assignment.epoch;
+        let outcome = self
+            .agent
+            .state
+            .change(|view, txn| {
+                txn.unchanged(&keys::assignment(&self.guest));
+                for disk in &s.spec.disks {
+                    txn.put(&InSync { volume: disk.volume, epoch, members: members.clone() });
+                }
+                view.assignments.get(&self.guest) == Some(&s.assignment)
+            })
+            .await?;
+        match outcome {
+            Outcome::Committed { .. } => {
+                self.maybe_admitted = None;
+                Ok(())
+            }
+            Outcome::Conflict => Err(Failure::conflict()),
+        }
+    }
+
+    async fn make_volumes(&mut self, s: &Situation, volumes: &[VolumeId]) -> Result<(), Failure> {
+        for disk in s.spec.disks.iter().filter(|disk| volumes.contains(&disk.volume)) {
+            // A file without a record was left half way by an earlier try; nobody has used it.
+            self.agent.replicas.withdraw(disk.volume).await?;
+            self.agent.volumes.delete(disk.volume).await?;
+            match &disk.image {
+                Some(name) => {
+                    let image = self.agent.images.ensure(name).await?;
+                    let path = self.agent.images.path(&image.disk);
+                    self.agent.volumes.create_from(disk.volume, disk.size, &path, image.format).await?;
+                }
+                None => self.agent.volumes.create_empty(disk.volume, disk.size).await?,
+            }
+        }
+        self.served = None;
+        self.record(s, [self.own_replica()]).await
+    }
+
+    /// After this no connection of the old epoch can write to the replicas, and they are on disk.
+    async fn take_over(&mut self, s: &Situation) -> Result<(), Failure> {
+        self.served = None;
+        for disk in &s.spec.disks {
+            self.agent.replicas.withdraw(disk.volume).await?;
+            self.agent.volumes.flush(disk.volume).await?;
+        }
+        self.record(s, [self.own_replica()]).await
+    }
+
+    async fn start(&mut self, s: &Situation, mirror_to: Option<Replica>) -> Result<(), Failure> {
+        let config = self.machine_config(s).await?;
+        let report = GuestReport {
+            guest: self.guest.clone(),
+            guest_id: s.spec.id,
+            host: s.me.clone(),
+            boot_id: s.boot,
+            epoch: s.assignment.epoch,
+            state: GuestState::Starting,
+            boot_generation: s.spec.boot_generation,
+            since: s.now,
+            accelerator: Some(config.accelerator),
+            exit: self.exit.clone(),
+            volumes: vec![],
+            message: None,
+        };
+        // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
+        // this daemon knows that there was a run whose end it has not seen.
+        self.reporter.say_now(&self.agent, report).await?;
+        self.ending = None;
+        self.shutdown_asked_at = None;
+        let machine = self.agent.driver.launch(&config).await?;
+        self.take_machine(machine, true).await;
+        if let Some(replica) = &mirror_to {
+            self.attach_same(s, replica).await?;
+        }
+        if !self.agent.session.borrow().is_live(Instant::now()) {
+            return Err(Failure::soon("the host's session ended while the guest was being started"));
+        }
+        let Some(running) = &mut self.running else { return Err(Failure::soon("the machine is gone")) };
+        running.machine.resume().await?;
+        running.resumed = true;
+        let message = format!("'{}' started on {} (epoch {})", self.guest, s.me, s.assignment.epoch);
+        self.agent.events.info(EventKind::GuestStarted, self.subject(), message);
+        Ok(())
+    }
+
+    /// Mirrors a machine that has not run yet to a replica that is the same as its own.
+    async fn attach_same(&mut self, s: &Situation, replica: &Replica) -> Result<(), Failure> {
+        let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
+        self.attach_with(s, &volumes, replica, Fill::Nothing).await?;
+        let Some(running) = &self.running else { return Err(Failure::soon("the machine is gone")) };
+        let deadline = Instant::now() + MIRROR_READY_TIMEOUT;
+        for volume in volumes {
+            while running.machine.mirror(volume).await? != MirrorState::Ready {
+                if Instant::now() >= deadline {
+                    return Err(Failure::soon(format!("the mirror of {volume} does not get ready")));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn attach_with(
+        &mut self,
+        s: &Situation,
+        volumes: &[VolumeId],
+        target: &Replica,
+        fill: Fill,
+    ) -> Result<(), Failure> {
+        let address = {
+            let cache = self.agent.state.read();
+            cache.view().hosts.get(&target.host).map(|host| SocketAddr::new(host.address, REPLICA_PORT))
+        };
+        let Some(address) = address else {
+            return Err(Failure::soon(format!("the host {} is not in the store", target.host)));
+        };
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.mirrors_stale = true;
+        for &volume in volumes {
+            let export = ExportName::new(volume, s.assignment.epoch, target.boot_id);
+            running.targets.insert(volume, target.boot_id);
+            running.machine.attach_mirror(volume, address, &export, fill).await?;
+        }
+        Ok(())
+    }
+
+    async fn attach(&mut self, s: &Situation, volumes: &[VolumeId], target: &Replica) -> Result<(), Failure> {
+        if let Err(failure) = self.attach_with(s, volumes, target, Fill::Everything).await {
+            return Err(Failure::soon(failure.message));
+        }
+        let message = format!("{} on {} is being filled", self.guest, target.host);
+        self.agent.events.info(EventKind::VolumeSyncing, self.subject(), message);
+        Ok(())
+    }
+
+    async fn admit(&mut self, s: &Situation, replica: Replica) -> Result<(), Failure> {
+        self.maybe_admitted = Some(replica.clone());
+        let host = replica.host.clone();
+        self.record(s, [self.own_replica(), replica]).await?;
+        let message = format!("'{}' is in sync on {} and {host}", self.guest, s.me);
+        self.agent.events.info(EventKind::VolumeInSync, self.subject(), message);
+        Ok(())
+    }
+
+    async fn let_go(&mut self, s: &Situation, why: &str) -> Result<(), Failure> {
+        self.record(s, [self.own_replica()]).await?;
+        let message = format!("'{}' goes on with one replica, on {}: {why}", self.guest, s.me);
+        self.agent.events.warning(EventKind::VolumeAlone, self.subject(), message);
+        let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
+        self.detach(&volumes).await
+    }
+
+    async fn detach(&mut self, volumes: &[VolumeId]) -> Result<(), Failure> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.mirrors_stale = true;
+        for volume in volumes {
+            running.machine.let_go(*volume).await?;
+            running.targets.remove(volume);
+        }
+        Ok(())
+    }
+
+    async fn shut_down(&mut self) -> Result<(), Failure> {
+        let Some(running) = &self.running else { return Ok(()) };
+        running.machine.request_shutdown().await?;
+        self.shutdown_asked_at = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn end(&mut self, s: &Situation, why: ExitReason) -> Result<(), Failure> {
+        let Some(running) = &self.running else { return Ok(()) };
+        self.ending = Some(why);
+        running.machine.kill().await?;
+        self.notice_end();
+        if let Some(running) = self.running.take() {
+            // Killed, and its end was not noticed: the kill's word is good enough.
+            self.agent.set_machine(&self.guest, None);
+            let boot_generation = running.machine.label().boot_generation;
+            self.exit = Some(Exit { boot_generation, reason: why, at: jiff::Timestamp::now() });
+        }
+        if s.assignment.host != s.me || s.spec.deleting {
+            self.remove_taps(s).await;
+        }
+        Ok(())
+    }
+
+    async fn make_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
+        let Some(disk) = s.spec.disks.iter().find(|disk| disk.volume == volume) else { return Ok(()) };
+        Ok(self.agent.volumes.create_empty(volume, disk.size).await?)
+    }
+
+    async fn serve(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
+        let export = ExportName::new(volume, s.assignment.epoch, s.boot);
+        self.served = None;
+        Ok(self.agent.replicas.serve(volume, &export, self.agent.volumes.path(volume)).await?)
+    }
+
+    async fn delete_volumes(&mut self, s: &Situation) -> Result<(), Failure> {
+        self.remove_taps(s).await;
+        for disk in &s.spec.disks {
+            self.agent.replicas.withdraw(disk.volume).await?;
+            self.agent.volumes.delete(disk.volume).await?;
+        }
+        self.served = None;
+        Ok(self.agent.driver.forget(s.spec.id).await?)
+    }
+
+    /// Settles an admission whose outcome is unknown by making it once more; whichever of the two arrives
+    /// last is refused, or says the same.
+    pub(super) async fn settle(&mut self, s: &Situation) -> Result<(), Failure> {
+        match self.maybe_admitted.clone() {
+            Some(replica) => self.admit(s, replica).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What this host says of itself: written when it starts, and when something of it changes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use host::accelerator;
+use model::{Accelerator, AcceleratorKind, BootId, Bytes, HostReport, ImageName};
+use store::keys;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::images::Images;
+use crate::state::State;
+
+/// The program whose accelerators are tried.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// The image whose boot proves an accelerator.
+const TINY: &str = "tiny";
+
+/// Between two tries to write the report.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub boot_id: BootId,
+    pub qemu_version: String,
+    pub kernel_version: String,
+    pub cpus: u32,
+    pub memory: Bytes,
+    pub disk: Bytes,
+}
+
+impl Facts {
+    pub async fn gather(config: &Config, driver: &host::qemu::QemuDriver) -> anyhow::Result<Facts> {
+        Ok(Facts {
+            boot_id: host::facts::boot_id()?,
+            qemu_version: driver.qemu_version().await?,
+            kernel_version: host::facts::kernel_version()?,
+            cpus: host::facts::cpus(),
+            memory: host::facts::memory()?,
+            disk: host::facts::disk_size(&config.state_dir)?,
+        })
+    }
+}
+
+/// Keeps the report true, for ever.
+pub async fn keep(
+    config: Config,
+    facts: Facts,
+    state: State,
+    images: Images,
+    accelerator: watch::Receiver<Accelerator>,
+    problems: watch::Receiver<std::collections::BTreeMap<String, String>>,
+) {
+    let (mut arrivals, mut accelerators, mut problems) = (images.arrivals(), accelerator, problems);
+    state.ready().await;
+    loop {
+        arrivals.borrow_and_update();
+        let accelerator = accelerators.borrow_and_update().clone();
+        let problems_now = problems.borrow_and_update().values().cloned().collect();
+        let report = HostReport {
+            host: config.name.clone(),
+            boot_id: facts.boot_id,
+            kennel_version: env!("CARGO_PKG_VERSION").to_owned(),
+            qemu_version: facts.qemu_version.clone(),
+            kernel_version: facts.kernel_version.clone(),
+            cpus: facts.cpus,
+            memory: facts.memory,
+            disk: facts.disk,
+            accelerator,
+            images: complete_images(&state, &images),
+            problems: problems_now,
+            uplinks: config.uplinks(),
+        };
+        let told = state.read().view().host_reports.get(&config.name) == Some(&report);
+        let key = keys::host(&config.name);
+        if !told
+            && !matches!(
+                state
+                    .write(|txn| {
+                        txn.exists(&key).put(&report);
+                    })
+                    .await,
+                Ok(store::Outcome::Committed { .. })
+            )
+        {
+            tokio::time::sleep(RETRY_AFTER).await;
+            continue;
+        }
+        tokio::select! {
+            Ok(()) = arrivals.changed() => {}
+            Ok(()) = accelerators.changed() => {}
+            Ok(()) = problems.changed() => {}
+            else => return,
+        }
+    }
+}
+
+fn complete_images(state: &State, images: &Images) -> BTreeSet<ImageName> {
+    let cache = state.read();
+    let here = cache.view().images.values().filter(|image| images.files().has(image));
+    here.map(|image| image.name.clone()).collect()
+}
+
+/// What QEMU runs guests with until the tiny guest has shown something better.
+pub fn untested() -> Accelerator {
+    let why = "the self-test has not run yet: it boots the image 'tiny' (`kennel image build tiny`)";
+    Accelerator { kind: AcceleratorKind::Tcg, why: why.to_owned() }
+}
+
+/// Finds the accelerator as soon as the tiny image is here. The answer is good for one boot, and is kept in
+/// the run directory, which does not outlive it.
+pub async fn find_accelerator(
+    config: Config,
+    images: Images,
+    found: watch::Sender<Accelerator>,
+    state: State,
+) {
+    let remembered: PathBuf = config.run_dir.join("accelerator.json");
+    let old = std::fs::read(&remembered).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(accelerator) = old {
+        let _ = found.send(accelerator);
+        return;
+    }
+    let mut arrivals = images.arrivals();
+    state.ready().await;
+    loop {
+        arrivals.borrow_and_update();
+        let tiny = state.read().view().images.values().find(|image| image.name.as_str() == TINY).cloned();
+        let files = tiny.as_ref().filter(|image| images.files().has(image));
+        let files = files.and_then(|image| Some((image.kernel.clone()?, image.initrd.clone()?)));
+        let paths = files.map(|(kernel, initrd)| (images.path(&kernel), images.path(&initrd)));
+        let qemu = std::path::Path::new(QEMU);
+        let pair = paths.as_ref().map(|(kernel, initrd)| (kernel.as_path(), initrd.as_path()));
+        let accelerator = accelerator::detect(qemu, pair).await;
+        let tested = pair.is_some();
+        if tested && let Ok(text) = serde_json::to_vec(&accelerator) {
+            // Not remembering it costs a test at the next start, no more.
+            let _ = std::fs::write(&remembered, text);
+        }
+        let _ = found.send(accelerator);
+        if tested || arrivals.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the HTTP server needs of the rest of the daemon.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use api::{PromiseRequest, StoreMemberView};
+use async_trait::async_trait;
+use host::Machine;
+use host::image::store::ImageFiles;
+use model::{GuestId, HostName};
+
+use crate::peer::PeerClient;
+use crate::state::State;
+
+/// The server's view of its daemon.
+#[async_trait]
+pub trait Backend: Send + Sync + Debug + 'static {
+    /// This host.
+    fn me(&self) -> &HostName;
+    fn state(&self) -> &State;
+    /// A guest's machine, when it runs on this host.
+    fn machine(&self, guest: GuestId) -> Option<Arc<dyn Machine>>;
+    /// The files of images on this host.
+    fn images(&self) -> &ImageFiles;
+    /// The other hosts.
+    fn peers(&self) -> &PeerClient;
+    /// For how many milliseconds from now this host will not take the guest over; 0: no promise.
+    async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
+    /// How the members of the state store are.
+    async fn store_members(&self) -> Vec<StoreMemberView>;
+}
+
+pub type Shared = Arc<dyn Backend>;

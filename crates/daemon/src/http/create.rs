@@ -1,0 +1,295 @@
+//! A new guest: every default filled in, everything that speaks against it found, then one transaction.
+
+use std::net::IpAddr;
+
+use api::{CreateDisk, CreateGuest, JobView};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use model::{
+    AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, Image, JobKind, MacAddress,
+    Network, NetworkName, NicSpec, Pool, PowerWish, Refusal, Seed, VolumeId,
+};
+use store::keys;
+use uuid::Uuid;
+
+use super::answer::{Answer, Body, Refused};
+use super::auth::Caller;
+use super::{Shared, commit};
+
+const MEMORY_DEFAULT: Bytes = Bytes::mib(512);
+const DISK_DEFAULT: Bytes = Bytes::gib(10);
+/// For an image that brings its own kernel and lives in memory, as the tiny guest does.
+const MEMORY_DEFAULT_SMALL: Bytes = Bytes::mib(128);
+const DISK_DEFAULT_SMALL: Bytes = Bytes::mib(64);
+
+/// Less does not get as far as to say why it does not boot.
+const MEMORY_MIN: Bytes = Bytes::mib(32);
+
+/// QEMU's `q35` takes no more under either accelerator.
+const VCPUS_MAX: u32 = 255;
+
+/// Slots for virtio disks that a guest's machine surely has.
+const DISKS_MAX: usize = 16;
+
+/// The specification is one value of the store, which is read and written whole.
+const USER_DATA_BYTES_MAX: usize = 64 << 10;
+
+/// Sizes of disks are rounded up to this.
+const DISK_UNIT: u64 = Bytes::MIB;
+
+/// Long enough for a server to stop its services.
+const STOP_TIMEOUT_S: u32 = 90;
+
+/// The network that a guest is on when none is named.
+const NETWORK_DEFAULT: &str = "default";
+
+pub async fn create(
+    State(backend): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<CreateGuest>,
+) -> Answer<(StatusCode, Json<JobView>)> {
+    let asked = format!("create the guest '{}'", request.name);
+    let job = commit::new_job(JobKind::CreateGuest { guest: request.name.clone() }, &caller);
+    let draft = Draft::new(&request, &asked);
+    let view = commit::start_job(&backend, &asked, &job, |cache, txn| {
+        let guest = draft.guest(cache.view())?;
+        plan::place::place(cache.view(), &guest).map_err(|none| {
+            let Refusal { why, instead, .. } = none.refusal(&guest);
+            Refused::refused(&asked, why, instead)
+        })?;
+        txn.create(&guest);
+        // What it was checked against must still be there.
+        for image in guest.disks.iter().filter_map(|disk| disk.image.as_ref()) {
+            txn.unchanged(&keys::image(image));
+        }
+        for nic in &guest.nics {
+            txn.unchanged(&keys::network(&nic.network));
+            if let Some(address) = nic.address {
+                let (network, guest) = (nic.network.clone(), guest.name.clone());
+                txn.create(&AddressClaim { network, address: address.addr(), guest });
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// What stays the same however often the guest is drafted.
+struct Draft<'a> {
+    request: &'a CreateGuest,
+    asked: &'a str,
+    id: GuestId,
+    volumes: Vec<VolumeId>,
+    now: Timestamp,
+}
+
+impl<'a> Draft<'a> {
+    fn new(request: &'a CreateGuest, asked: &'a str) -> Self {
+        let volumes = (0..request.disks.len().max(1)).map(|_| VolumeId(Uuid::new_v4())).collect();
+        Self { request, asked, id: GuestId(Uuid::new_v4()), volumes, now: Timestamp::now() }
+    }
+
+    fn refuse(&self, why: impl Into<String>, instead: impl Into<String>) -> Refused {
+        Refused::refused(self.asked, why, instead)
+    }
+
+    fn guest(&self, view: &ClusterView) -> Answer<GuestSpec> {
+        let request = self.request;
+        self.check_name(view)?;
+        let image = self.image(view)?;
+        let small = image.is_some_and(|image| image.kernel.is_some());
+        let memory = request.memory.unwrap_or(if small { MEMORY_DEFAULT_SMALL } else { MEMORY_DEFAULT });
+        self.check_size(memory)?;
+        self.check_seed()?;
+        if let Some(host) = request.host.as_ref().filter(|host| !view.hosts.contains_key(*host)) {
+            let why = format!("there is no host '{host}'");
+            return Err(self.refuse(why, "`kennel host list` shows those that there are"));
+        }
+        let boot = match image {
+            Some(image) if small => BootFrom::Image(image.name.clone()),
+            Some(_) | None => BootFrom::Disk,
+        };
+        Ok(GuestSpec {
+            name: request.name.clone(),
+            id: self.id,
+            created_at: self.now,
+            vcpus: request.vcpus,
+            memory,
+            boot,
+            disks: self.disks(view, image, small)?,
+            nics: self.nics(view)?,
+            seed: Seed { user_data: request.user_data.clone(), ssh_keys: request.ssh_keys.clone() },
+            power: if request.start { PowerWish::Running } else { PowerWish::Stopped },
+            boot_generation: 1,
+            priority: request.priority,
+            stop_timeout_s: STOP_TIMEOUT_S,
+            preferred_host: request.host.clone(),
+            deleting: false,
+        })
+    }
+
+    fn check_name(&self, view: &ClusterView) -> Answer<()> {
+        match view.guests.get(&self.request.name) {
+            None => Ok(()),
+            Some(guest) if guest.deleting => {
+                Err(self.refuse("the guest of that name is still being deleted", "wait until it is gone"))
+            }
+            Some(_) => Err(self.refuse("a guest of that name exists", "choose another name")),
+        }
+    }
+
+    fn image<'v>(&self, view: &'v ClusterView) -> Answer<Option<&'v Image>> {
+        let Some(name) = &self.request.image else { return Ok(None) };
+        view.images.get(name).map(Some).ok_or_else(|| {
+            let instead =
+                "`kennel image list` shows those that there are, `kennel image build tiny` makes one";
+            self.refuse(format!("there is no image '{name}'"), instead)
+        })
+    }
+
+    fn check_size(&self, memory: Bytes) -> Answer<()> {
+        if memory < MEMORY_MIN {
+            let why = format!("{memory} is too little memory for any system");
+            return Err(self.refuse(why, format!("give it {MEMORY_MIN} or more")));
+        }
+        let vcpus = self.request.vcpus;
+        if vcpus == 0 || vcpus > VCPUS_MAX {
+            let why = format!("a guest cannot have {vcpus} CPUs");
+            return Err(self.refuse(why, format!("give it between 1 and {VCPUS_MAX}")));
+        }
+        Ok(())
+    }
+
+    fn check_seed(&self) -> Answer<()> {
+        let seed = self.request.user_data.as_deref().unwrap_or_default().len()
+            + self.request.ssh_keys.iter().map(String::len).sum::<usize>();
+        if seed > USER_DATA_BYTES_MAX {
+            let why = format!("its user-data and keys are {} in all", Bytes(seed as u64));
+            let instead = format!(
+                "keep them below {}, and let the guest fetch the rest",
+                Bytes(USER_DATA_BYTES_MAX as u64)
+            );
+            return Err(self.refuse(why, instead));
+        }
+        Ok(())
+    }
+
+    fn disks(&self, view: &ClusterView, image: Option<&Image>, small: bool) -> Answer<Vec<DiskSpec>> {
+        let standard = [CreateDisk::default()];
+        let asked = if self.request.disks.is_empty() { &standard } else { &self.request.disks[..] };
+        if asked.len() > DISKS_MAX {
+            return Err(self.refuse(
+                format!("{} disks are more than its machine takes", asked.len()),
+                format!("give it {DISKS_MAX} or fewer"),
+            ));
+        }
+        let pool_default =
+            if view.hosts.len() >= Pool::Mirror.replicas() { Pool::Mirror } else { Pool::Local };
+        let mut disks = Vec::new();
+        for (index, (disk, volume)) in asked.iter().zip(&self.volumes).enumerate() {
+            let image = image.filter(|_| index == 0);
+            let size = self.disk_size(index, disk, image, small)?;
+            let pool = disk.pool.unwrap_or(pool_default);
+            disks.push(DiskSpec {
+                volume: *volume,
+                pool,
+                size,
+                image: image.map(|image| image.name.clone()),
+            });
+        }
+        if disks.iter().any(|disk| disk.pool != disks[0].pool) {
+            let why = "some of its disks are local and some mirrored, so that it could not run where the \
+                       mirrors are";
+            return Err(self.refuse(why, "put all its disks into one pool"));
+        }
+        Ok(disks)
+    }
+
+    fn disk_size(
+        &self,
+        index: usize,
+        disk: &CreateDisk,
+        image: Option<&Image>,
+        small: bool,
+    ) -> Answer<Bytes> {
+        let needed = image.map_or(Bytes(0), |image| image.virtual_size);
+        let default = if small { DISK_DEFAULT_SMALL } else { DISK_DEFAULT };
+        let size = disk.size.unwrap_or(default.max(needed));
+        if size == Bytes(0) {
+            return Err(self.refuse(format!("disk {index} has no size"), "give it one, as in 10G"));
+        }
+        if let Some(image) = image.filter(|_| size < needed) {
+            let why =
+                format!("disk {index} of {size} is smaller than the image '{}' of {needed}", image.name);
+            return Err(self.refuse(why, format!("give it {needed} or more")));
+        }
+        match size.0.checked_next_multiple_of(DISK_UNIT) {
+            Some(size) => Ok(Bytes(size)),
+            None => Err(self.refuse(format!("no host has {size} for disk {index}"), "make it smaller")),
+        }
+    }
+
+    fn nics(&self, view: &ClusterView) -> Answer<Vec<NicSpec>> {
+        let network = match &self.request.network {
+            Some(name) => Some(view.networks.get(name).ok_or_else(|| {
+                let instead = "`kennel network list` shows those that there are";
+                self.refuse(format!("there is no network '{name}'"), instead)
+            })?),
+            None => view.networks.values().find(|network| network.name.as_str() == NETWORK_DEFAULT),
+        };
+        let Some(network) = network else {
+            return match self.request.address {
+                None => Ok(Vec::new()),
+                Some(address) => Err(self.refuse(
+                    format!("there is no network '{NETWORK_DEFAULT}' to hold its address {address}"),
+                    "create the network, or name one with --network",
+                )),
+            };
+        };
+        let address = self.request.address.map(|address| self.address(view, network, address)).transpose()?;
+        let mac = self.mac(view);
+        Ok(vec![NicSpec { network: network.name.clone(), mac, address }])
+    }
+
+    fn address(&self, view: &ClusterView, network: &Network, address: IpAddr) -> Answer<IpNet> {
+        let subnet = network.subnet;
+        let spare = |name: &NetworkName| {
+            format!("choose another one of {subnet}, `kennel network list` shows who is on {name}")
+        };
+        if !subnet.contains(&address) {
+            let why = format!("its address {address} is not in {subnet}, the network '{}'", network.name);
+            return Err(self.refuse(why, "choose one that is, or another network"));
+        }
+        // A subnet of one or two addresses has neither.
+        let wide = subnet.max_prefix_len() - subnet.prefix_len() > 1;
+        let reserved = address == subnet.network() || (address.is_ipv4() && address == subnet.broadcast());
+        if wide && reserved {
+            let why = format!("{address} is not an address for a host of {subnet}");
+            return Err(self.refuse(why, spare(&network.name)));
+        }
+        if network.gateway == Some(address) {
+            let why = format!("{address} is the gateway of the network '{}'", network.name);
+            return Err(self.refuse(why, spare(&network.name)));
+        }
+        if let Some(claim) = view.addresses.get(&(network.name.clone(), address)) {
+            let why = format!("the guest '{}' has the address {address}", claim.guest);
+            return Err(self.refuse(why, spare(&network.name)));
+        }
+        IpNet::new(address, subnet.prefix_len()).map_err(|error| Refused::failed(self.asked, error))
+    }
+
+    /// Follows from the guest's id, and avoids those that are taken.
+    fn mac(&self, view: &ClusterView) -> MacAddress {
+        let taken = |mac: MacAddress| view.guests.values().flat_map(|g| &g.nics).any(|nic| nic.mac == mac);
+        let bytes = self.id.0.into_bytes();
+        let mut candidates =
+            bytes.windows(3).map(|three| MacAddress::from_random([three[0], three[1], three[2]]));
+        let free = candidates.find(|mac| !taken(*mac));
+        // Fourteen collisions in a row: the operator has other worries.
+        free.unwrap_or_else(|| MacAddress::from_random([bytes[0], bytes[1], bytes[2]]))
+    }
+}

@@ -1,0 +1,162 @@
+//! Wishes about guests that exist, and about jobs: each changes one record and, mostly, enters a job.
+
+use api::{GuestView, JobView};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use model::{ClusterView, GuestName, GuestPhase, GuestSpec, JobId, JobKind, PowerWish};
+use store::Cache;
+
+use super::answer::{Answer, Refused, named};
+use super::auth::Caller;
+use super::{Shared, commit};
+
+type Accepted = Answer<(StatusCode, Json<JobView>)>;
+type Caused = Extension<Caller>;
+
+pub async fn start(
+    State(backend): State<Shared>,
+    Extension(caller): Caused,
+    Path(name): Path<String>,
+) -> Accepted {
+    let guest: GuestName = named(&name, "guest")?;
+    let asked = format!("start the guest '{guest}'");
+    let kind = JobKind::StartGuest { guest: guest.clone() };
+    wish(&backend, &caller, &asked, &guest, kind, |view, spec| {
+        may_start(&asked, view, spec)?;
+        spec.power = PowerWish::Running;
+        spec.boot_generation += 1;
+        Ok(())
+    })
+    .await
+}
+
+fn may_start(asked: &str, view: &ClusterView, spec: &GuestSpec) -> Answer<()> {
+    if spec.power == PowerWish::Stopped {
+        return Ok(());
+    }
+    let GuestView { phase, message, host, .. } = GuestView::of(view, spec);
+    let restart = format!("restart it with `kennel guest restart {}`", spec.name);
+    let why = match phase {
+        GuestPhase::Stopped | GuestPhase::Failed => return Ok(()),
+        GuestPhase::Running => "it is running already",
+        GuestPhase::Preparing | GuestPhase::Starting => "it is starting already",
+        // Asked to run, and still on its way down from an earlier run.
+        GuestPhase::Stopping => "it is restarting already",
+        GuestPhase::Deleting => "it is being deleted",
+        GuestPhase::Waiting | GuestPhase::Unknown => {
+            let where_to =
+                host.map_or_else(|| "a host".to_owned(), |host| format!("host {host}, which is lost"));
+            let message = message.unwrap_or_else(|| format!("it waits for {where_to}"));
+            let why = format!("it is to run already, and cannot yet: {message}");
+            return Err(Refused::refused(asked, why, "it starts by itself as soon as it can"));
+        }
+    };
+    Err(Refused::refused(asked, why, restart))
+}
+
+pub async fn stop(
+    State(backend): State<Shared>,
+    Extension(caller): Caused,
+    Path(name): Path<String>,
+) -> Accepted {
+    let guest: GuestName = named(&name, "guest")?;
+    let asked = format!("stop the guest '{guest}'");
+    let kind = JobKind::StopGuest { guest: guest.clone() };
+    wish(&backend, &caller, &asked, &guest, kind, |view, spec| {
+        if spec.power == PowerWish::Stopped {
+            let stopped = GuestView::of(view, spec).phase == GuestPhase::Stopped;
+            let why = if stopped { "it is stopped already" } else { "it is to stop already" };
+            return Err(Refused::refused(
+                &asked,
+                why,
+                format!("look at it with `kennel guest show {guest}`"),
+            ));
+        }
+        spec.power = PowerWish::Stopped;
+        Ok(())
+    })
+    .await
+}
+
+pub async fn restart(
+    State(backend): State<Shared>,
+    Extension(caller): Caused,
+    Path(name): Path<String>,
+) -> Accepted {
+    let guest: GuestName = named(&name, "guest")?;
+    let asked = format!("restart the guest '{guest}'");
+    let kind = JobKind::RestartGuest { guest: guest.clone() };
+    wish(&backend, &caller, &asked, &guest, kind, |_, spec| {
+        if spec.power == PowerWish::Stopped {
+            let instead = format!("start it with `kennel guest start {guest}`");
+            return Err(Refused::refused(&asked, "it is stopped", instead));
+        }
+        spec.boot_generation += 1;
+        Ok(())
+    })
+    .await
+}
+
+pub async fn delete(
+    State(backend): State<Shared>,
+    Extension(caller): Caused,
+    Path(name): Path<String>,
+) -> Accepted {
+    let guest: GuestName = named(&name, "guest")?;
+    let asked = format!("delete the guest '{guest}'");
+    let kind = JobKind::DeleteGuest { guest: guest.clone() };
+    wish(&backend, &caller, &asked, &guest, kind, |_, spec| {
+        spec.deleting = true;
+        spec.power = PowerWish::Stopped;
+        Ok(())
+    })
+    .await
+}
+
+/// Changes a guest's specification and enters the job that sees it through.
+async fn wish(
+    backend: &Shared,
+    caller: &Caller,
+    asked: &str,
+    guest: &GuestName,
+    kind: JobKind,
+    change: impl Fn(&ClusterView, &mut GuestSpec) -> Answer<()> + Send + Sync,
+) -> Accepted {
+    let job = commit::new_job(kind, caller);
+    let view = commit::start_job(backend, asked, &job, |cache, txn| {
+        let missing = || Refused::not_found(asked, "guest", guest);
+        let mut spec = cache.view().guests.get(guest).ok_or_else(missing)?.clone();
+        if spec.deleting {
+            let instead = "`kennel job list` shows how far that is";
+            return Err(Refused::refused(asked, "it is being deleted already", instead));
+        }
+        change(cache.view(), &mut spec)?;
+        txn.put(&spec);
+        Ok(())
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Asks for a job to be cancelled. Its runner undoes what it has done.
+pub async fn cancel_job(State(backend): State<Shared>, Path(id): Path<String>) -> Answer<Json<JobView>> {
+    let id: JobId = named(&id, "job")?;
+    let asked = format!("cancel the job {id}");
+    let draft = |cache: &Cache| {
+        let view = cache.view();
+        let mut job = view.jobs.get(&id).ok_or_else(|| Refused::not_found(&asked, "job", id))?.clone();
+        if let Some(report) = view.job_reports.get(&id).filter(|report| report.state.is_terminal()) {
+            let why = format!("it has ended already ({})", report.state);
+            return Err(Refused::refused(&asked, why, "there is nothing left to cancel"));
+        }
+        job.cancel = true;
+        let mut txn = cache.txn();
+        txn.put(&job);
+        commit::built(&mut txn, &asked)
+    };
+    let cancelled = |view: &ClusterView| view.jobs.get(&id).is_some_and(|job| job.cancel);
+    commit::change(&*backend, &asked, draft, cancelled).await?;
+    let view = backend.state().view();
+    JobView::find(&view, id).map(Json).ok_or_else(|| Refused::not_found(&asked, "job", id))
+}

@@ -1,0 +1,98 @@
+//! The HTTP server: what `api` says can be asked, carried out.
+//!
+//! ```text
+//!   client ──TLS──▶ server ──▶ auth (who asks?) ──▶ a handler for each endpoint
+//!                                                     │ reads: the cache of the store, through `api`'s views
+//!                                                     │ changes: one compare-and-set transaction (commit)
+//!                                                     │ a guest elsewhere: passed on to its host, once (inside)
+//!                                                     └ lists: a stream of differences, if asked (watch)
+//! ```
+//!
+//! A handler that changes something drafts *one* transaction from what the cache knows, with a refusal for
+//! each thing that speaks against it, and commits it: all of it happens, or nothing. What takes longer than
+//! that is a job, which the same transaction enters; the handler answers with it at once.
+//!
+//! Handlers never decide where a guest runs, and write no assignment, report or in-sync set.
+
+mod answer;
+mod auth;
+mod backend;
+mod cluster;
+mod commit;
+mod create;
+mod guests;
+mod images;
+mod inside;
+mod lists;
+mod local;
+mod networks;
+mod server;
+mod token;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+
+pub use auth::PeerIdentity;
+pub use backend::{Backend, Shared};
+pub use local::{LocalOps, serve_local};
+pub use server::{bind, serve};
+pub use token::new_token;
+
+/// For everything but the files of images. A record must stay well below a megabyte anyway.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Everything that [`api::openapi::endpoints`] lists.
+pub fn router(backend: Shared) -> Router {
+    let open = Router::new()
+        .route("/healthz", get(|| async { Json(serde_json::json!({ "status": "up" })) }))
+        .route("/v1/openapi.json", get(|| async { Json(api::openapi::document()) }))
+        .route("/v1/cluster/join", post(cluster::join));
+    let operator = operator_routes()
+        .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_operator));
+    let upload = Router::new()
+        .route("/v1/image-files", post(images::upload))
+        .layer(DefaultBodyLimit::disable())
+        .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_operator));
+    let hosts = Router::new()
+        .route("/v1/image-files/{sha256}", get(images::download))
+        .route("/v1/internal/promise", post(inside::promise))
+        .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_host));
+    open.merge(operator)
+        .merge(hosts)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .merge(upload)
+        .fallback(answer::no_such_route)
+        .method_not_allowed_fallback(answer::no_such_method)
+        .with_state(backend)
+}
+
+fn operator_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/cluster", get(cluster::status))
+        .route("/v1/cluster/invitations", post(cluster::invite))
+        .route("/v1/hosts", get(lists::hosts))
+        .route("/v1/hosts/{name}", get(lists::host))
+        .route("/v1/guests", get(lists::guests).post(create::create))
+        .route("/v1/guests/{name}", get(lists::guest).delete(guests::delete))
+        .route("/v1/guests/{name}/start", post(guests::start))
+        .route("/v1/guests/{name}/stop", post(guests::stop))
+        .route("/v1/guests/{name}/restart", post(guests::restart))
+        .route("/v1/guests/{name}/exec", post(inside::exec))
+        .route("/v1/guests/{name}/console", get(inside::console))
+        .route("/v1/volumes", get(lists::volumes))
+        .route("/v1/volumes/{id}", get(lists::volume))
+        .route("/v1/networks", get(lists::networks).post(networks::create))
+        .route("/v1/networks/{name}", get(lists::network).delete(networks::delete))
+        .route("/v1/images", get(lists::images).post(images::register))
+        .route("/v1/images/{name}", get(lists::image).delete(images::delete))
+        .route("/v1/images/{name}/build", post(images::build))
+        .route("/v1/jobs", get(lists::jobs))
+        .route("/v1/jobs/{id}", get(lists::job))
+        .route("/v1/jobs/{id}/cancel", post(guests::cancel_job))
+        .route("/v1/events", get(lists::events))
+}

@@ -1,0 +1,81 @@
+//! HTTPS, as the other hosts and the operators reach this host.
+//!
+//! One task for each connection. Whatever goes wrong on a connection ends that connection only. A
+//! certificate is optional: who shows one is a host, everybody else needs a token.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::{PeerIdentity, Shared, router};
+use crate::pki;
+
+/// For the TLS handshake, and for the headers of a request.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent HTTP/2 connection is tried, and how long it may stay silent then.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// After an accept that failed, as it does when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes the port.
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("listen on {address}: is another kenneld running here, or is the address not this host's?")
+    })?;
+    listener.set_nonblocking(true).context("listen without blocking")?;
+    TcpListener::from_std(listener).context("listen")
+}
+
+/// Serves for ever.
+pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, backend: Shared) {
+    let acceptor = TlsAcceptor::from(tls);
+    let router = router(backend);
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        tokio::spawn(async move {
+            if let Err(error) = connection(stream, acceptor, router).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let tls = tokio::time::timeout(GREETING_TIMEOUT, acceptor.accept(stream)).await??;
+    let (_, session) = tls.get_ref();
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let peer = PeerIdentity(certificate.and_then(pki::host_of));
+    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).await;
+    served.map_err(|error| anyhow::anyhow!(error))
+}

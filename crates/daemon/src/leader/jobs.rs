@@ -1,0 +1,141 @@
+//! The leader's part of jobs: each turn looks how far every job is, and writes what is new.
+
+use jiff::Timestamp;
+use model::{ClusterView, EventKind, GuestName, JobId, JobReport, JobSpec, JobState, ReplicaDrop};
+use plan::job::{Effect, advance};
+use store::{Outcome, StoreError, TxnBuilder, keys};
+
+use super::{Leader, as_leader};
+
+/// Events kept; the oldest go first.
+const EVENTS_MAX: usize = 10_000;
+
+/// Ended jobs kept.
+const ENDED_JOBS_MAX: usize = 1_000;
+
+/// Records removed in one transaction: well within what the store takes at once.
+const TRIM_BATCH: usize = 50;
+
+impl Leader {
+    pub(super) async fn advance_jobs(&self, since: i64, now: Timestamp) -> Result<(), StoreError> {
+        let open: Vec<JobSpec> = {
+            let cache = self.state.read();
+            let view = cache.view();
+            let ended = |id: &JobId| view.job_reports.get(id).is_some_and(|r| r.state.is_terminal());
+            let mine = view.jobs.values().filter(|job| job.runner.is_none() && !ended(&job.id));
+            mine.cloned().collect()
+        };
+        for job in open {
+            self.advance_job(since, &job, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn advance_job(&self, since: i64, job: &JobSpec, now: Timestamp) -> Result<(), StoreError> {
+        let mut news: Option<JobReport> = None;
+        let outcome = self
+            .state
+            .change(|view, txn| {
+                let Some((report, effects)) = advance(view, job, view.job_reports.get(&job.id), now) else {
+                    return false;
+                };
+                as_leader(txn, since);
+                txn.put(&report);
+                for effect in &effects {
+                    apply(view, txn, effect);
+                }
+                news = Some(report);
+                true
+            })
+            .await?;
+        if let (Outcome::Committed { .. }, Some(report)) = (outcome, news) {
+            self.tell_end(job, &report);
+        }
+        Ok(())
+    }
+
+    fn tell_end(&self, job: &JobSpec, report: &JobReport) {
+        let subject = format!("job/{}", job.id);
+        match (report.state, &report.error) {
+            (JobState::Done, _) => {
+                self.events.info(EventKind::JobEnded, subject, format!("{}: done", job.kind));
+            }
+            (JobState::Failed | JobState::Cancelled, error) => {
+                let why = error.as_deref().unwrap_or("no reason was recorded");
+                self.events.warning(
+                    EventKind::JobEnded,
+                    subject,
+                    format!("{}: {}: {why}", job.kind, report.state),
+                );
+            }
+            (JobState::Waiting | JobState::Running | JobState::Undoing, _) => {}
+        }
+    }
+
+    /// Removes the oldest of what only grows: events, and jobs that have ended.
+    pub(super) async fn trim_events(&self, since: i64) -> Result<(), StoreError> {
+        let (events, jobs) = {
+            let cache = self.state.read();
+            let view = cache.view();
+            let surplus = view.events.len().saturating_sub(EVENTS_MAX).min(TRIM_BATCH);
+            let events: Vec<_> = view.events.keys().take(surplus).copied().collect();
+            let ended = view.job_reports.values().filter(|r| r.state.is_terminal()).map(|r| r.id);
+            let ended: Vec<JobId> = ended.collect();
+            let surplus = ended.len().saturating_sub(ENDED_JOBS_MAX).min(TRIM_BATCH / 2);
+            (events, ended.into_iter().take(surplus).collect::<Vec<_>>())
+        };
+        if events.is_empty() && jobs.is_empty() {
+            return Ok(());
+        }
+        let trimmed = self.state.write(|txn| {
+            as_leader(txn, since);
+            for event in &events {
+                txn.delete(&keys::event(*event));
+            }
+            for job in &jobs {
+                txn.delete(&keys::job(*job)).delete(&keys::job_report(*job));
+            }
+        });
+        trimmed.await.map(drop)
+    }
+}
+
+fn apply(view: &ClusterView, txn: &mut TxnBuilder<'_>, effect: &Effect) {
+    match effect {
+        Effect::MarkDeleting { guest } => {
+            if let Some(spec) = view.guests.get(guest) {
+                txn.put(&model::GuestSpec { deleting: true, ..spec.clone() });
+            }
+        }
+        Effect::Forget { guest } => forget(view, txn, guest),
+    }
+}
+
+/// Removes every record of a guest. Each host that may still hold a replica is told to delete it, for when
+/// it has not done so.
+fn forget(view: &ClusterView, txn: &mut TxnBuilder<'_>, guest: &GuestName) {
+    let Some(spec) = view.guests.get(guest) else { return };
+    txn.delete(&keys::guest(guest));
+    if let Some(assignment) = view.assignments.get(guest) {
+        txn.delete(&keys::assignment(guest));
+        for host in std::iter::once(&assignment.host).chain(&assignment.secondary) {
+            for disk in &spec.disks {
+                txn.put(&ReplicaDrop {
+                    host: host.clone(),
+                    volume: disk.volume,
+                    guest_id: spec.id,
+                    why: format!("the guest '{guest}' was deleted"),
+                });
+            }
+        }
+    }
+    if view.guest_reports.contains_key(guest) {
+        txn.delete(&keys::guest_report(guest));
+    }
+    for disk in spec.disks.iter().filter(|disk| view.in_sync.contains_key(&disk.volume)) {
+        txn.delete(&keys::in_sync(disk.volume));
+    }
+    for claim in view.addresses.values().filter(|claim| &claim.guest == guest) {
+        txn.delete(&keys::address(&claim.network, claim.address));
+    }
+}

@@ -1,0 +1,186 @@
+//! The cluster-wide loops, run by one daemon at a time.
+//!
+//! The leader's record hangs on its session's lease, and every transaction of the leader compares it: a
+//! leader that was replaced without knowing changes nothing.
+
+mod jobs;
+mod watcher;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::{EventKind, HostName, Severity};
+use plan::decide::{Change, Decision, decide};
+use plan::limits::SESSION_TTL;
+use store::{Outcome, StoreError, TxnBuilder, election, keys};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::events::Events;
+use crate::session::Standing;
+use crate::state::State;
+
+/// Between two looks at a cluster in which nothing happens.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// After a failure of the store.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// A leader, or a daemon that would become one.
+#[derive(Debug)]
+pub struct Leader {
+    me: HostName,
+    state: State,
+    events: Events,
+    session: watch::Receiver<Standing>,
+    /// The revision at which this daemon's leader record was written; it compares it in all it writes.
+    since: Option<i64>,
+    watcher: watcher::Watcher,
+}
+
+impl Leader {
+    pub fn new(me: HostName, state: State, events: Events, session: watch::Receiver<Standing>) -> Leader {
+        Leader { me, state, events, session, since: None, watcher: watcher::Watcher::default() }
+    }
+
+    /// Leads whenever nobody else does, for ever.
+    pub async fn run(mut self) {
+        self.state.ready().await;
+        let mut changes = self.state.changes();
+        loop {
+            changes.borrow_and_update();
+            let pause = match self.turn().await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::debug!(%error, "the leader's turn failed");
+                    AFTER_FAILURE
+                }
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                changed = self.session.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Becomes leader if nobody is; as leader decides once and carries it out. How long to wait then.
+    async fn turn(&mut self) -> Result<Duration, StoreError> {
+        let standing = *self.session.borrow_and_update();
+        let Some(lease) = standing.lease.filter(|_| standing.is_live(Instant::now())) else {
+            self.since = None;
+            return Ok(LOOK_EVERY);
+        };
+        if self.since != Some(self.state.read().revision_of(keys::LEADER)) {
+            self.since = None;
+        }
+        if self.since.is_none() {
+            self.campaign(lease).await?;
+        }
+        let Some(since) = self.since else { return Ok(LOOK_EVERY) };
+        self.lead(since, standing).await
+    }
+
+    async fn campaign(&mut self, lease: store::LeaseId) -> Result<(), StoreError> {
+        let leader = self.state.read().view().leader.clone();
+        if leader.as_ref().is_some_and(|leader| *leader != self.me) {
+            return Ok(());
+        }
+        if leader.is_some() {
+            // An earlier run of this daemon led; its lease is not renewed any more.
+            let old = self.state.read().revision_of(keys::LEADER);
+            election::resign(self.state.store().as_ref(), old).await?;
+        }
+        self.since = election::campaign(self.state.store().as_ref(), &self.me, lease).await?;
+        if self.since.is_some() {
+            self.state.refresh().await?;
+            let message = format!("{} leads the cluster now", self.me);
+            self.events.info(EventKind::LeaderElected, "cluster", message);
+        }
+        Ok(())
+    }
+
+    async fn lead(&mut self, since: i64, standing: Standing) -> Result<Duration, StoreError> {
+        let now = Timestamp::now();
+        for news in self.watcher.look(self.state.read().view()) {
+            match news.severity {
+                Severity::Info => self.events.info(news.kind, news.subject, news.message),
+                Severity::Warning => self.events.warning(news.kind, news.subject, news.message),
+                Severity::Error => self.events.error(news.kind, news.subject, news.message),
+            }
+        }
+        let decision = decide(self.state.read().view(), now, recover_from(standing, now));
+        for news in self.watcher.waits(&decision.waiting) {
+            self.events.warning(news.kind, news.subject, news.message);
+        }
+        let Decision { changes, wake_at, .. } = decision;
+        for change in &changes {
+            self.carry_out(since, change).await?;
+        }
+        self.advance_jobs(since, now).await?;
+        self.trim_events(since).await?;
+        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
+        Ok(wake.map_or(LOOK_EVERY, |wake| wake.min(LOOK_EVERY)))
+    }
+
+    async fn carry_out(&self, since: i64, change: &Change) -> Result<(), StoreError> {
+        let outcome =
+            self.state.change(|view, txn| as_leader(txn, since) && compose(view, txn, change)).await?;
+        let (kind, severity, to) = match (outcome, change) {
+            // What was seen is no longer so; the next turn decides anew.
+            (Outcome::Conflict, _) => return Ok(()),
+            (Outcome::Committed { .. }, Change::Assign { to }) => {
+                (EventKind::GuestPlaced, Severity::Info, to)
+            }
+            (Outcome::Committed { .. }, Change::Promote { to, .. }) => {
+                (EventKind::GuestPromoted, Severity::Warning, to)
+            }
+        };
+        let message = format!("'{}' goes to {} (epoch {}): {}", to.guest, to.host, to.epoch, to.why);
+        match severity {
+            Severity::Info => self.events.info(kind, format!("guest/{}", to.guest), message),
+            Severity::Warning | Severity::Error => {
+                self.events.warning(kind, format!("guest/{}", to.guest), message);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whatever the leader writes compares its own record.
+fn as_leader(txn: &mut TxnBuilder<'_>, since: i64) -> bool {
+    txn.at(keys::LEADER, since);
+    true
+}
+
+/// The transaction of one change, on the very records that it was decided on.
+fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change) -> bool {
+    match change {
+        Change::Assign { to } => {
+            txn.unchanged(&keys::guest(&to.guest)).create(to);
+            view.guests.get(&to.guest).is_some_and(|spec| spec.id == to.guest_id && !spec.deleting)
+        }
+        Change::Promote { from, to, volumes } => {
+            txn.put(to).unchanged(&keys::session(&to.host)).exists(&keys::session(&to.host));
+            for volume in volumes {
+                txn.unchanged(&keys::in_sync(*volume));
+            }
+            // The in-sync sets and the boot are looked at again, now that they are what is compared.
+            let boot = view.sessions.get(&to.host).map(|session| session.boot_id);
+            let holds = |volume| {
+                boot.is_some_and(|boot| {
+                    view.in_sync.get(volume).is_some_and(|set| set.contains(&to.host, boot))
+                })
+            };
+            view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
+        }
+    }
+}
+
+/// From when on a host without a session counts as lost. A leader whose own session began a moment ago may
+/// have been cut off together with the others: it gives them time to be heard again.
+fn recover_from(standing: Standing, now: Timestamp) -> Timestamp {
+    let alive_for = standing.live_since.map(|since| since.elapsed()).unwrap_or_default();
+    let missing = SESSION_TTL.saturating_sub(alive_for);
+    now + jiff::SignedDuration::try_from(missing).unwrap_or_default()
+}

@@ -1,0 +1,236 @@
+//! A daemon that belongs to a cluster: everything that runs in it, and how it hangs together.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use api::{PromiseRequest, StoreMemberView};
+use async_trait::async_trait;
+use host::Machine;
+use host::image::store::ImageFiles;
+use host::network::Networks;
+use host::qemu::RunAs;
+use host::replica::{ReplicaConfig, StorageDaemon};
+use host::volume::Volumes;
+use model::{GuestId, HostName};
+use plan::limits::PROMISE;
+use store::Store;
+use store::etcd::EtcdStore;
+use store::member::StoreMember;
+use tokio::sync::watch;
+
+use super::{Node, store_member};
+use crate::agent::{Agent, Parts};
+use crate::builds::Builds;
+use crate::config::{Config, Identity, store_client_url};
+use crate::events::Events;
+use crate::http::Backend;
+use crate::images::Images;
+use crate::leader::Leader;
+use crate::peer::PeerClient;
+use crate::pki::HostIdentity;
+use crate::state::State;
+use crate::{host_report, http, session};
+
+/// The parts of a running member that others ask.
+#[derive(Debug)]
+pub struct Member {
+    pub identity: Mutex<Identity>,
+    pub agent: Arc<Agent>,
+    pub peers: PeerClient,
+    etcd: Arc<EtcdStore>,
+    /// Dropping it would end the supervision of this host's etcd.
+    _store_member: Option<StoreMember>,
+}
+
+/// Starts everything. Returns when the API answers; the store need not.
+pub async fn start(node: &Arc<Node>, identity: Identity) -> anyhow::Result<Arc<Member>> {
+    let config = &node.config;
+    let listener = http::bind(config.api_address())?;
+    let (store_member, etcd) = store_member::open(config, &identity).await?;
+    if store_member.is_some() {
+        store_member::promote(config, &etcd).await?;
+    }
+    start_with(node, identity, listener, store_member, etcd).await
+}
+
+/// As [`start`], with the store open and the API's port taken.
+pub async fn start_with(
+    node: &Arc<Node>,
+    identity: Identity,
+    listener: tokio::net::TcpListener,
+    store_member: Option<StoreMember>,
+    etcd: EtcdStore,
+) -> anyhow::Result<Arc<Member>> {
+    let config = node.config.clone();
+    let pki = read_pki(&config)?;
+    let peers = PeerClient::new(identity.cluster.clone(), pki.client_config()?);
+    let etcd = Arc::new(etcd);
+    let state = State::start(etcd.clone() as Arc<dyn Store>);
+    let session = session::keep(state.clone(), config.name.clone(), node.facts.boot_id);
+    let events = Events::new(state.clone(), config.name.clone());
+    let files = ImageFiles::new(config.state_dir.join("images"))?;
+    let images = Images::new(config.name.clone(), state.clone(), files, peers.clone());
+    let (found, accelerator) = watch::channel(host_report::untested());
+    let agent = Agent::new(parts(node, &state, &events, &session, &images, &peers, &accelerator)?);
+    let member = Arc::new(Member {
+        identity: Mutex::new(identity),
+        agent: agent.clone(),
+        peers,
+        etcd,
+        _store_member: store_member,
+    });
+    tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
+    tokio::spawn(agent.clone().run());
+    tokio::spawn(Leader::new(config.name.clone(), state.clone(), events, session).run());
+    tokio::spawn(images.clone().keep());
+    tokio::spawn(Builds::new(config.clone(), state.clone(), images.clone()).keep());
+    tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
+    let (facts, problems) = (node.facts.clone(), agent.problems());
+    tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, problems));
+    tokio::spawn(follow_store_members(config, member.clone()));
+    Ok(member)
+}
+
+fn parts(
+    node: &Node,
+    state: &State,
+    events: &Events,
+    session: &watch::Receiver<session::Standing>,
+    images: &Images,
+    peers: &PeerClient,
+    accelerator: &watch::Receiver<model::Accelerator>,
+) -> anyhow::Result<Parts> {
+    let config = node.config.clone();
+    let run_as = RunAs::look_up(&config.guest_user);
+    let owner = run_as.map(|user| (user.uid, user.gid));
+    let mut replicas = ReplicaConfig::new(config.run_dir.clone(), config.replica_address());
+    replicas.run_as = run_as;
+    Ok(Parts {
+        boot: node.facts.boot_id,
+        state: state.clone(),
+        events: events.clone(),
+        session: session.clone(),
+        driver: node.driver.clone(),
+        replicas: StorageDaemon::new(replicas),
+        volumes: Volumes::new(config.state_dir.join("volumes"), owner)?,
+        networks: Networks::new()?,
+        images: images.clone(),
+        peer_client: peers.clone(),
+        accelerator: accelerator.clone(),
+        config,
+    })
+}
+
+pub fn read_pki(config: &Config) -> anyhow::Result<HostIdentity> {
+    let files = store_member::pki_files(config);
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+    };
+    Ok(HostIdentity { ca: read(&files.ca)?, certificate: read(&files.cert)?, key: read(&files.key)? })
+}
+
+/// Keeps the addresses of the store's members as the cluster's records say, this host's own first, also for
+/// the next start.
+async fn follow_store_members(config: Config, member: Arc<Member>) {
+    let state = member.agent.state.clone();
+    let mut changes = state.changes();
+    state.ready().await;
+    let own = store_client_url(config.address);
+    loop {
+        changes.borrow_and_update();
+        let mut endpoints: Vec<String> = {
+            let cache = state.read();
+            let members = cache.view().hosts.values().filter(|host| host.store_member);
+            members.map(|host| store_client_url(host.address)).collect()
+        };
+        endpoints.sort_by_key(|url| *url != own);
+        let identity = {
+            let mut identity = member.identity.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = !endpoints.is_empty() && identity.store_endpoints != endpoints;
+            if changed {
+                identity.store_endpoints = endpoints.clone();
+            }
+            changed.then(|| identity.clone())
+        };
+        if let Some(identity) = identity {
+            if let Err(error) = member.etcd.set_endpoints(endpoints) {
+                tracing::error!(%error, "cannot follow the store's members");
+            }
+            if let Err(error) = identity.save(&config) {
+                tracing::error!(error = %format!("{error:#}"), "cannot remember the store's members");
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Member {
+    fn me(&self) -> &HostName {
+        &self.agent.me
+    }
+
+    fn state(&self) -> &State {
+        &self.agent.state
+    }
+
+    fn machine(&self, guest: GuestId) -> Option<Arc<dyn Machine>> {
+        self.agent.machine_of(guest)
+    }
+
+    fn images(&self) -> &ImageFiles {
+        self.agent.images.files()
+    }
+
+    fn peers(&self) -> &PeerClient {
+        &self.peers
+    }
+
+    async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
+        let given = self.agent.promises.give(&self.agent.state, request.guest_id, request.epoch, asker);
+        if given { u64::try_from(PROMISE.as_millis()).unwrap_or(0) } else { 0 }
+    }
+
+    async fn store_members(&self) -> Vec<StoreMemberView> {
+        let health = self.etcd.health().await;
+        let leader = health.iter().find_map(|(_, h)| h.as_ref().ok().and_then(|h| h.leader));
+        let name_of = |url: &str| {
+            let cache = self.agent.state.read();
+            let hosts = cache.view().hosts.values().map(|host| (host.name.clone(), host.address));
+            hosts.into_iter().find(|(_, address)| store_client_url(*address) == url).map(|(name, _)| name)
+        };
+        let views = health.iter().filter_map(|(url, answer)| {
+            let host = name_of(url)?;
+            Some(match answer {
+                Ok(health) => StoreMemberView {
+                    host,
+                    healthy: health.problems.is_empty(),
+                    is_leader: leader == Some(health.id),
+                    message: health.problems.first().cloned(),
+                },
+                Err(error) => StoreMemberView {
+                    host,
+                    healthy: false,
+                    is_leader: false,
+                    message: Some(error.to_string()),
+                },
+            })
+        });
+        views.collect()
+    }
+}
+
+impl Member {
+    /// The name of the cluster that this host belongs to.
+    pub fn cluster(&self) -> String {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster.clone()
+    }
+}
+
+/// Where this daemon's API listens.
+pub fn api_endpoint(address: SocketAddr) -> String {
+    format!("https://{address}")
+}

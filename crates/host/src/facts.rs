@@ -1,0 +1,109 @@
+//! What this host is: numbers that do not change while it runs.
+
+use std::path::Path;
+
+use model::{BootId, Bytes};
+use nix::sys::statvfs::statvfs;
+use sha2::{Digest, Sha256};
+
+use crate::HostError;
+
+/// Processors that this process may use.
+pub fn cpus() -> u32 {
+    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+}
+
+/// All memory of the machine.
+pub fn memory() -> Result<Bytes, HostError> {
+    let text = read("/proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .ok_or_else(|| HostError::Failed("/proc/meminfo does not say how much memory there is".to_owned()))?;
+    Ok(Bytes(kib * Bytes::KIB))
+}
+
+/// Size of the file system that holds `dir`, without what is reserved for root.
+pub fn disk_size(dir: &Path) -> Result<Bytes, HostError> {
+    let stat = statvfs(dir).map_err(|error| {
+        HostError::Failed(format!("cannot look at the file system of {}: {error}", dir.display()))
+    })?;
+    let reserved = stat.blocks_free().saturating_sub(stat.blocks_available());
+    Ok(Bytes(stat.blocks().saturating_sub(reserved) * stat.fragment_size()))
+}
+
+/// As `uname -r` says it.
+pub fn kernel_version() -> Result<String, HostError> {
+    Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
+}
+
+/// Which boot of this host this is.
+///
+/// On a machine of its own the kernel's boot id says it. A lab host is a PID namespace on a machine that goes
+/// on running when the lab host loses its power; its boot is the life of the namespace's first process. So
+/// the boot is made of three things: the kernel's boot id, when process 1 started, and the PID namespace
+/// itself. On a whole machine the second and third are constant while it runs, and nothing is lost. The
+/// namespace's number alone would not do: the kernel gives it out again.
+///
+/// A restart of kenneld, an upgrade, or a re-executed init (`systemctl daemon-reexec`) is not a boot.
+pub fn boot_id() -> Result<BootId, HostError> {
+    let kernel = read("/proc/sys/kernel/random/boot_id")?;
+    let started = start_time(&read("/proc/1/stat")?)
+        .ok_or_else(|| HostError::Failed("/proc/1/stat does not say when process 1 started".to_owned()))?;
+    // Not every process may look at this one; whoever may not, never may, so the boot stays the same.
+    let namespace = std::fs::read_link("/proc/1/ns/pid").map(|link| link.to_string_lossy().into_owned());
+    Ok(derive(kernel.trim(), started, namespace.as_deref().unwrap_or("")))
+}
+
+fn derive(kernel: &str, started: u64, namespace: &str) -> BootId {
+    let hash = Sha256::digest(format!("kennel boot\n{kernel}\n{started}\n{namespace}\n"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    // Version 8 of RFC 9562: the content is of our own making.
+    BootId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+/// Field 22 of proc_pid_stat(5), in clock ticks since the machine booted. The second field, the program's
+/// name, may hold spaces and parentheses: the last closing one ends it.
+fn start_time(stat: &str) -> Option<u64> {
+    const FIELDS_BETWEEN_NAME_AND_START: usize = 19;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(FIELDS_BETWEEN_NAME_AND_START)?.parse().ok()
+}
+
+fn read(path: &str) -> Result<String, HostError> {
+    std::fs::read_to_string(path).map_err(|error| HostError::Failed(format!("cannot read {path}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_facts() {
+        assert!(cpus() >= 1);
+        assert!(memory().unwrap() > Bytes::mib(64));
+        assert!(disk_size(Path::new("/")).unwrap() > Bytes::mib(64));
+        assert!(kernel_version().unwrap().contains('.'));
+        assert!(disk_size(Path::new("/no/such/dir")).is_err());
+    }
+
+    #[test]
+    fn a_boot_keeps_its_id_and_another_has_another() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+        let boot = derive("k", 7, "pid:[1]");
+        assert_eq!(boot, derive("k", 7, "pid:[1]"));
+        for other in [derive("l", 7, "pid:[1]"), derive("k", 8, "pid:[1]"), derive("k", 7, "pid:[2]")] {
+            assert_ne!(boot, other);
+        }
+        assert_eq!(boot.0.get_version_num(), 8);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let stat = "1 (a) b (c)) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 123 456";
+        assert_eq!(start_time(stat), Some(4711));
+        assert_eq!(start_time("1 (x) S"), None);
+    }
+}

@@ -1,0 +1,289 @@
+//! The command line of a machine: a pure function of what it is started with.
+//!
+//! What the choices serve:
+//!
+//! - Each disk is a chain of three nodes (see [`super::names`]). The file is opened through the page cache:
+//!   the guest's flushes reach it, and a killed QEMU loses nothing that was written.
+//! - A disk error is reported to the guest, and never stops the machine: stopping drains all writes, and
+//!   while a mirror holds some of them that would hang QEMU's main loop for good.
+//! - Guests may not discard: a replica stays fully allocated, so that no write ever lacks room.
+//! - `-sandbox` denies all it can. QEMU never changes its user itself: it is started as that user.
+
+use std::path::Path;
+
+use model::{AcceleratorKind, Bytes};
+use serde_json::{Value, json};
+
+use super::names::Names;
+use crate::{BootFiles, MachineConfig, MachineDisk};
+
+/// The files of one machine, all absolute.
+#[derive(Debug, Clone)]
+pub(crate) struct MachineFiles<'a> {
+    /// Holds the sockets.
+    pub run_dir: &'a Path,
+    pub serial_log: &'a Path,
+}
+
+impl MachineFiles<'_> {
+    pub fn qmp_socket(&self) -> std::path::PathBuf {
+        self.run_dir.join("qmp.sock")
+    }
+}
+
+/// QEMU's cache of translated code, MiB. Its own default takes up to 1 GiB for each machine.
+const TRANSLATION_CACHE_MIB: u32 = 128;
+
+/// The arguments of QEMU for this machine.
+pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>) -> Vec<String> {
+    let mut line = CommandLine::default();
+    let label = &config.label;
+    line.option("-name", format!("guest={0},process=kennel-{0}", label.guest));
+    line.option("-uuid", label.id.to_string());
+    for flag in ["-S", "-nodefaults", "-no-user-config"] {
+        line.flag(flag);
+    }
+    line.option("-display", "none");
+    line.option("-msg", "timestamp=on");
+    line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    processor(&mut line, config);
+    boot(&mut line, &config.boot);
+    // A guest that shuts down ends QEMU; one that panics ends it with an error, and is started anew.
+    line.option("-action", "reboot=reset,shutdown=poweroff,panic=exit-failure");
+    line.option("-rtc", "base=utc");
+    for (index, disk) in config.disks.iter().enumerate() {
+        let boots = index == 0 && matches!(config.boot, BootFiles::Disk);
+        attach_disk(&mut line, disk, boots);
+    }
+    if let Some(seed) = &config.seed {
+        attach_seed(&mut line, seed);
+    }
+    for (index, nic) in config.nics.iter().enumerate() {
+        let tap = escape(&nic.tap);
+        line.option("-netdev", format!("tap,id=net{index},ifname={tap},script=no,downscript=no"));
+        line.option("-device", format!("virtio-net-pci,id=nic{index},netdev=net{index},mac={}", nic.mac));
+    }
+    line.option("-object", "rng-builtin,id=rng0");
+    line.option("-device", "virtio-rng-pci,rng=rng0");
+    line.option("-device", "virtio-balloon-pci,id=balloon0");
+    channels(&mut line, files);
+    line.arguments
+}
+
+#[derive(Debug, Default)]
+struct CommandLine {
+    arguments: Vec<String>,
+}
+
+impl CommandLine {
+    fn flag(&mut self, flag: &str) {
+        self.arguments.push(flag.to_owned());
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) {
+        self.arguments.push(name.to_owned());
+        self.arguments.push(value.into());
+    }
+
+    fn json(&mut self, name: &str, value: &Value) {
+        self.option(name, value.to_string());
+    }
+}
+
+fn processor(line: &mut CommandLine, config: &MachineConfig) {
+    line.option("-machine", "q35");
+    match config.accelerator {
+        AcceleratorKind::Kvm => {
+            line.option("-accel", "kvm");
+            line.option("-cpu", "host");
+        }
+        AcceleratorKind::Tcg => {
+            line.option("-accel", format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"));
+            line.option("-cpu", "max");
+        }
+    }
+    line.option("-smp", config.vcpus.to_string());
+    line.option("-m", format!("{}K", config.memory.0 / Bytes::KIB));
+}
+
+fn boot(line: &mut CommandLine, boot: &BootFiles) {
+    match boot {
+        BootFiles::Disk => {}
+        BootFiles::Kernel { kernel, initrd, command_line } => {
+            line.option("-kernel", kernel.display().to_string());
+            if let Some(initrd) = initrd {
+                line.option("-initrd", initrd.display().to_string());
+            }
+            line.option("-append", command_line.clone());
+        }
+    }
+}
+
+fn attach_disk(line: &mut CommandLine, disk: &MachineDisk, boots: bool) {
+    let names = Names::of(disk.volume);
+    line.json(
+        "-blockdev",
+        &json!({
+            "driver": "file", "node-name": names.file(), "filename": disk.path,
+            "aio": "threads", "locking": "on", "discard": "ignore",
+            "cache": { "direct": false, "no-flush": false },
+        }),
+    );
+    line.json(
+        "-blockdev",
+        &json!({ "driver": "raw", "node-name": names.format(), "file": names.file(), "discard": "ignore" }),
+    );
+    line.json(
+        "-blockdev",
+        &json!({ "driver": "raw", "node-name": names.top(), "file": names.format(), "discard": "ignore" }),
+    );
+    let boot_index = if boots { ",bootindex=1" } else { "" };
+    line.option(
+        "-device",
+        format!(
+            "virtio-blk-pci,id={},drive={},serial={},write-cache=on,discard=off,\
+             werror=report,rerror=report{boot_index}",
+            names.device(),
+            names.top(),
+            names.short()
+        ),
+    );
+}
+
+fn attach_seed(line: &mut CommandLine, seed: &Path) {
+    line.json(
+        "-blockdev",
+        &json!({ "driver": "file", "node-name": "seed-file", "filename": seed, "read-only": true }),
+    );
+    line.json(
+        "-blockdev",
+        &json!({ "driver": "raw", "node-name": "seed", "file": "seed-file", "read-only": true }),
+    );
+    line.option("-device", "virtio-blk-pci,id=seed,drive=seed,serial=kennel-seed");
+}
+
+/// The ways in: the guest agent's channel, the first serial port, and QMP.
+fn channels(line: &mut CommandLine, files: &MachineFiles<'_>) {
+    let socket = |name: &str| escape(&files.run_dir.join(name).display().to_string());
+    line.option("-device", "virtio-serial-pci,id=serial-bus");
+    line.option("-chardev", format!("socket,id=agent,path={},server=on,wait=off", socket("agent.sock")));
+    line.option("-device", "virtserialport,bus=serial-bus.0,chardev=agent,name=org.qemu.guest_agent.0");
+    line.option(
+        "-chardev",
+        format!(
+            "socket,id=serial0,path={},server=on,wait=off,logfile={},logappend=on",
+            socket("serial.sock"),
+            escape(&files.serial_log.display().to_string())
+        ),
+    );
+    line.option("-serial", "chardev:serial0");
+    line.option("-chardev", qmp_chardev(&files.qmp_socket()));
+    line.option("-mon", "chardev=qmp,mode=control");
+}
+
+/// The socket that QEMU listens on for us. It also marks the process as ours.
+pub(crate) fn qmp_chardev(socket: &Path) -> String {
+    format!("socket,id=qmp,path={},server=on,wait=off", escape(&socket.display().to_string()))
+}
+
+/// QEMU ends an option's value at a comma, and reads two as one.
+pub(crate) fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use model::{Epoch, MacAddress};
+
+    use super::*;
+    use crate::{MachineLabel, MachineNic};
+
+    fn config() -> MachineConfig {
+        MachineConfig {
+            label: MachineLabel {
+                guest: "web1".parse().unwrap(),
+                id: "0192f0c4-0000-7000-8000-000000000001".parse().unwrap(),
+                epoch: Epoch(3),
+                boot_generation: 1,
+            },
+            vcpus: 2,
+            memory: Bytes::mib(256),
+            accelerator: AcceleratorKind::Tcg,
+            boot: BootFiles::Disk,
+            disks: vec![MachineDisk {
+                volume: "0192f0c4-1111-7222-8333-444455556666".parse().unwrap(),
+                path: PathBuf::from("/v/a,b.raw"),
+            }],
+            seed: None,
+            nics: Vec::new(),
+        }
+    }
+
+    fn line(config: &MachineConfig) -> String {
+        let run_dir = Path::new("/run/k/g");
+        let files = MachineFiles { run_dir, serial_log: Path::new("/var/k/g/serial,log") };
+        arguments(config, &files).join(" ")
+    }
+
+    fn check(config: &MachineConfig, expected: &[&str]) {
+        let line = line(config);
+        for part in expected {
+            assert!(line.contains(part), "{part} is not in: {line}");
+        }
+    }
+
+    #[test]
+    fn a_machine_starts_paused_and_locked_in() {
+        check(
+            &config(),
+            &[
+                "-name guest=web1,process=kennel-web1 ",
+                "-uuid 0192f0c4-0000-7000-8000-000000000001 -S ",
+                "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny ",
+                "-machine q35 -accel tcg,thread=multi,tb-size=128 -cpu max -smp 2 -m 262144K ",
+                "-chardev socket,id=qmp,path=/run/k/g/qmp.sock,server=on,wait=off -mon chardev=qmp,mode=control",
+                "logfile=/var/k/g/serial,,log,logappend=on",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_disk_is_a_chain_of_three_nodes() {
+        check(
+            &config(),
+            &[
+                r#""filename":"/v/a,b.raw","locking":"on","node-name":"file-8333444455556666""#,
+                r#""file":"file-8333444455556666","node-name":"fmt-8333444455556666""#,
+                r#""file":"fmt-8333444455556666","node-name":"top-8333444455556666""#,
+                "drive=top-8333444455556666,serial=8333444455556666,",
+                "werror=report,rerror=report,bootindex=1",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_kernel_of_its_own_takes_the_place_of_the_boot_loader() {
+        let boot = BootFiles::Kernel {
+            kernel: PathBuf::from("/i/vmlinuz"),
+            initrd: Some(PathBuf::from("/i/initrd")),
+            command_line: "console=ttyS0 quiet".to_owned(),
+        };
+        let nic = MachineNic { tap: "ktap1n0".to_owned(), mac: MacAddress::from_random([1, 2, 3]) };
+        let seed = Some(PathBuf::from("/s/seed.img"));
+        let kvm = AcceleratorKind::Kvm;
+        let config = MachineConfig { boot, seed, nics: vec![nic], accelerator: kvm, ..config() };
+        check(
+            &config,
+            &[
+                "-accel kvm -cpu host ",
+                "-kernel /i/vmlinuz -initrd /i/initrd -append console=ttyS0 quiet ",
+                "-netdev tap,id=net0,ifname=ktap1n0,script=no,downscript=no ",
+                "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:01:02:03 ",
+                r#""filename":"/s/seed.img","node-name":"seed-file","read-only":true"#,
+            ],
+        );
+        assert!(!line(&config).contains("bootindex"));
+    }
+}

@@ -1,0 +1,309 @@
+//! One running machine, launched or adopted.
+//!
+//! A task of the machine's own listens to QEMU for as long as the [`QemuMachine`] is held: it passes on what
+//! concerns the mirrors, remembers that the guest shut itself down, connects anew when QMP's connection ends
+//! while QEMU lives, and announces the end. Dropping the machine ends the task and the connection, and leaves
+//! QEMU as it is.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::VolumeId;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::agent::GuestAgent;
+use super::mirror::Mirror;
+use super::names::Names;
+use super::process::ProcessHandle;
+use super::qmp::{Qmp, QmpEvent};
+use super::record::MachineRecord;
+use crate::{
+    ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MirrorState,
+    RunState,
+};
+
+/// Events that a slow listener may be behind.
+const EVENT_BACKLOG: usize = 64;
+
+/// How often the process is looked at, should the end of its QMP connection go unnoticed, and how often the
+/// serial log's length is checked.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a process without a QMP connection is given to end, before it is connected to again.
+const ENDING_LIMIT: Duration = Duration::from_secs(1);
+const ENDING_POLL: Duration = Duration::from_millis(10);
+
+/// How long one try to connect again may take.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the news of a killed process's end may take to arrive here.
+const NEWS_LIMIT: Duration = Duration::from_secs(5);
+
+/// A machine that runs, or has just ended.
+#[derive(Debug)]
+pub(crate) struct QemuMachine {
+    shared: Arc<Shared>,
+    supervisor: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+/// Where a machine's files are.
+#[derive(Debug, Clone)]
+pub(crate) struct MachinePaths {
+    pub run_dir: PathBuf,
+    pub serial_log: PathBuf,
+}
+
+#[derive(Debug)]
+struct Shared {
+    record: MachineRecord,
+    process: ProcessHandle,
+    paths: MachinePaths,
+    qmp: Mutex<Arc<Qmp>>,
+    agent: GuestAgent,
+    events: broadcast::Sender<MachineEvent>,
+    end: watch::Sender<Option<MachineEnd>>,
+    guest_shut_down: AtomicBool,
+}
+
+impl QemuMachine {
+    /// Takes charge of a process whose QMP connection is made.
+    pub fn take(record: MachineRecord, process: ProcessHandle, qmp: Qmp, paths: MachinePaths) -> QemuMachine {
+        let qmp_events = qmp.events();
+        let agent = GuestAgent::new(record.label.guest.clone(), paths.run_dir.join("agent.sock"));
+        let shared = Arc::new(Shared {
+            record,
+            process,
+            paths,
+            qmp: Mutex::new(Arc::new(qmp)),
+            agent,
+            events: broadcast::channel(EVENT_BACKLOG).0,
+            end: watch::channel(None).0,
+            guest_shut_down: AtomicBool::new(false),
+        });
+        let supervisor = tokio::spawn(supervise(Arc::clone(&shared), qmp_events));
+        QemuMachine { shared, supervisor }
+    }
+}
+
+impl Shared {
+    fn qmp(&self) -> Arc<Qmp> {
+        Arc::clone(&self.qmp.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn command(&self, command: &str, doing: &str) -> Result<Value, HostError> {
+        let result = self.qmp().execute(command, json!({})).await;
+        result.map_err(|error| error.into_host(&format!("{doing} '{}'", self.record.label.guest)))
+    }
+
+    /// Refuses volumes that this machine does not have.
+    fn names(&self, volume: VolumeId) -> Result<(Names, String), HostError> {
+        let guest = &self.record.label.guest;
+        if !self.record.disks.contains(&volume) {
+            return Err(HostError::NotFound(format!("the machine of '{guest}' has no volume {volume}")));
+        }
+        Ok((Names::of(volume), format!("volume {volume} of '{guest}'")))
+    }
+
+    fn hear(&self, event: &QmpEvent) {
+        let data = &event.data;
+        match event.name.as_str() {
+            "SHUTDOWN" if data["reason"] == "guest-shutdown" => {
+                self.guest_shut_down.store(true, Ordering::Relaxed);
+            }
+            "BLOCK_JOB_READY" | "BLOCK_JOB_ERROR" | "BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED" => {
+                let volumes = self.record.disks.iter();
+                for volume in volumes.filter(|volume| data["device"] == Names::of(**volume).job()) {
+                    self.tell(MachineEvent::Mirror(*volume));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_of_gap(&self) {
+        for volume in &self.record.disks {
+            self.tell(MachineEvent::Mirror(*volume));
+        }
+    }
+
+    fn tell(&self, event: MachineEvent) {
+        // An error says that nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    /// The process is gone: clears its folder, and says so.
+    fn finish(&self) {
+        let run_dir = &self.paths.run_dir;
+        // The guest may have been launched anew already by somebody else; then the folder is not ours.
+        let ours = MachineRecord::read(run_dir).is_ok_and(|record| record.process == Some(self.process.id));
+        if ours && let Err(error) = std::fs::remove_dir_all(run_dir) {
+            tracing::warn!(%error, folder = %run_dir.display(), "cannot clear the folder of an ended machine");
+        }
+        let shut_down = self.guest_shut_down.load(Ordering::Relaxed);
+        let end = if shut_down { MachineEnd::GuestShutdown } else { MachineEnd::Died };
+        self.end.send_replace(Some(end));
+        self.tell(MachineEvent::Gone(end));
+    }
+}
+
+async fn supervise(shared: Arc<Shared>, mut events: broadcast::Receiver<QmpEvent>) {
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let qmp = shared.qmp();
+        tokio::select! {
+            // In this order: what QEMU said last is heard before its end.
+            biased;
+            event = events.recv() => match event {
+                Ok(event) => shared.hear(&event),
+                Err(broadcast::error::RecvError::Lagged(_)) => shared.hear_of_gap(),
+                Err(broadcast::error::RecvError::Closed) => {}
+            },
+            () = qmp.closed() => {
+                drop(qmp);
+                match after_close(&shared).await {
+                    Some(again) => events = again,
+                    None => return shared.finish(),
+                }
+            }
+            _ = look.tick() => {
+                if shared.process.is_gone() {
+                    return shared.finish();
+                }
+                trim_log(&shared).await;
+            }
+        }
+    }
+}
+
+/// Waits for the end of a process that closed its QMP connection, or connects again. None: it is gone.
+async fn after_close(shared: &Shared) -> Option<broadcast::Receiver<QmpEvent>> {
+    loop {
+        let deadline = Instant::now() + ENDING_LIMIT;
+        while Instant::now() < deadline {
+            if shared.process.is_gone() {
+                return None;
+            }
+            tokio::time::sleep(ENDING_POLL).await;
+        }
+        let socket = shared.paths.run_dir.join("qmp.sock");
+        match Qmp::connect(&socket, RECONNECT_LIMIT, || !shared.process.is_gone()).await {
+            Ok(qmp) => {
+                let events = qmp.events();
+                *shared.qmp.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(qmp);
+                shared.hear_of_gap();
+                return Some(events);
+            }
+            Err(error) => {
+                let guest = &shared.record.label.guest;
+                tracing::warn!(%error, %guest, "QEMU lives, and its control socket does not answer");
+            }
+        }
+    }
+}
+
+async fn trim_log(shared: &Shared) {
+    let log = shared.paths.serial_log.clone();
+    let trimmed = tokio::task::spawn_blocking(move || super::serial_log::bound(&log)).await;
+    if let Ok(Err(error)) = trimmed {
+        tracing::warn!(%error, guest = %shared.record.label.guest, "cannot cut the serial log short");
+    }
+}
+
+#[async_trait]
+impl Machine for QemuMachine {
+    fn label(&self) -> &MachineLabel {
+        &self.shared.record.label
+    }
+
+    fn events(&self) -> broadcast::Receiver<MachineEvent> {
+        self.shared.events.subscribe()
+    }
+
+    fn ended(&self) -> Option<MachineEnd> {
+        *self.shared.end.borrow()
+    }
+
+    async fn run_state(&self) -> Result<RunState, HostError> {
+        if self.ended().is_some() {
+            return Ok(RunState::Ended);
+        }
+        let status = self.shared.command("query-status", "ask for the state of").await?;
+        Ok(match status["status"].as_str().unwrap_or_default() {
+            "prelaunch" => RunState::Prelaunch,
+            "running" => RunState::Running,
+            "shutdown" | "guest-panicked" => RunState::Ended,
+            _ => RunState::Paused,
+        })
+    }
+
+    async fn resume(&self) -> Result<(), HostError> {
+        self.shared.command("cont", "let run").await.map(drop)
+    }
+
+    async fn request_shutdown(&self) -> Result<(), HostError> {
+        if self.ended().is_some() {
+            return Ok(());
+        }
+        self.shared.command("system_powerdown", "shut down").await.map(drop)
+    }
+
+    async fn kill(&self) -> Result<(), HostError> {
+        self.shared.process.kill(&format!("the machine of '{}'", self.label().guest)).await?;
+        let mut end = self.shared.end.subscribe();
+        match tokio::time::timeout(NEWS_LIMIT, end.wait_for(Option::is_some)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(HostError::TimedOut(format!(
+                "the machine of '{}' was killed, and its end has not been noticed within {} s",
+                self.label().guest,
+                NEWS_LIMIT.as_secs()
+            ))),
+        }
+    }
+
+    async fn attach_mirror(
+        &self,
+        volume: VolumeId,
+        target: std::net::SocketAddr,
+        export: &ExportName,
+        fill: Fill,
+    ) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Mirror::new(&self.shared.qmp(), names, &what).attach(target, export, fill).await
+    }
+
+    async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Mirror::new(&self.shared.qmp(), names, &what).state().await
+    }
+
+    async fn let_go(&self, volume: VolumeId) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Mirror::new(&self.shared.qmp(), names, &what).let_go().await
+    }
+
+    async fn serial(&self) -> Result<UnixStream, HostError> {
+        UnixStream::connect(self.shared.paths.run_dir.join("serial.sock")).await.map_err(|error| {
+            HostError::Failed(format!(
+                "cannot open the serial console of '{}': {error}; see whether the guest runs",
+                self.label().guest
+            ))
+        })
+    }
+
+    async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError> {
+        self.shared.agent.exec(command, input).await
+    }
+}

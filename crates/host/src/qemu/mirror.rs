@@ -1,0 +1,264 @@
+//! The mirror of a running machine's volume: attaching it, looking at it, letting go of it.
+//!
+//! ```text
+//!             attach                    filled
+//!     Absent ────────► Filling ───────────────► Ready        writes go to both replicas, or wait
+//!        ▲                │    a write fails      │
+//!        │                └────────► Broken ◄─────┘          the secondary said no; writes go on locally
+//!        └───────── let go, from any of them
+//! ```
+//!
+//! The job copies in `write-blocking` mode: a guest's write is acknowledged when both replicas have it. The
+//! NBD node has a reconnect delay of years, so that a secondary that does not answer *holds* the writes
+//! instead of failing them. QEMU sends no event for a hold, and the job says `ready` all the while.
+//!
+//! A secondary that answers a write with an *error* is another matter: QEMU acknowledges that write to the
+//! guest with the local replica alone, and pauses the job ([`MirrorState::Broken`]). Replicas are fully
+//! allocated and never punched, so that lack of room is no such error.
+//!
+//! While writes are held QEMU's main loop survives queries, and little else. Letting go therefore begins
+//! with a `yank` out of band, which makes the NBD node fail what it holds, and only then ends the job.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::names::Names;
+use super::qmp::{Qmp, QmpError};
+use crate::{ExportName, Fill, HostError, MirrorState};
+
+/// For how long the NBD node tries to come back, seconds: ten years. With a short delay QEMU would give up
+/// by itself and acknowledge with one replica.
+const RECONNECT_DELAY_S: u32 = 10 * 365 * 24 * 3600;
+
+/// How long opening the connection may keep QEMU's main loop, and with it the guest, from running, seconds.
+/// It is only that long when the secondary vanishes after it has just answered.
+const OPEN_LIMIT_S: u32 = 2;
+
+/// How long letting go may take. It takes milliseconds.
+const LET_GO_LIMIT: Duration = Duration::from_secs(10);
+
+/// How soon the yank is repeated: the connection may have come back, and gone, after the one before.
+const YANK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often the end of a job is looked for.
+const JOB_POLL: Duration = Duration::from_millis(2);
+
+/// How long QEMU may take to begin or to end a mirror. It drains the disk first, so the guest's own load counts.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(CHANGE_LIMIT.as_secs() > OPEN_LIMIT_S as u64);
+const _: () = assert!(YANK_AGAIN.as_millis() < LET_GO_LIMIT.as_millis());
+
+/// As `query-block-jobs` tells it.
+#[derive(Debug, Deserialize)]
+struct Job {
+    device: String,
+    len: u64,
+    offset: u64,
+    #[serde(rename = "io-status")]
+    io_status: String,
+    ready: bool,
+    error: Option<String>,
+    /// Since QEMU 8.2: whether nothing is left that only the local replica has.
+    #[serde(rename = "actively-synced")]
+    actively_synced: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    #[serde(rename = "node-name")]
+    name: String,
+    file: String,
+    image: NodeImage,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeImage {
+    #[serde(rename = "virtual-size")]
+    size: u64,
+}
+
+/// One volume of one machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mirror<'a> {
+    qmp: &'a Qmp,
+    names: Names,
+    what: &'a str,
+}
+
+impl<'a> Mirror<'a> {
+    /// `what` is how messages call the volume.
+    pub fn new(qmp: &'a Qmp, names: Names, what: &'a str) -> Self {
+        Self { qmp, names, what }
+    }
+
+    /// See [`crate::Machine::attach_mirror`].
+    pub async fn attach(&self, target: SocketAddr, export: &ExportName, fill: Fill) -> Result<(), HostError> {
+        let doing = format!("mirror {} to {target}", self.what);
+        let wanted = address(target, export);
+        let nodes = self.nodes(&doing).await?;
+        let remote = nodes.iter().find(|node| node.name == self.names.remote());
+        match (self.job(&doing).await?, remote) {
+            (Some(_), Some(node)) if node.file == wanted => return Ok(()),
+            (Some(_), node) => {
+                let other = node.map_or("an unknown target", |node| node.file.as_str());
+                return Err(HostError::Conflict(format!(
+                    "cannot {doing}: it is mirrored to {other} already; let go of that one first"
+                )));
+            }
+            // The daemon that attached it before died half way, or the job ended by itself.
+            (None, Some(_)) => self.remove_remote(&doing).await?,
+            (None, None) => {}
+        }
+        let size = crate::replica::ask(target, export).await?;
+        let local = nodes.iter().find(|node| node.name == self.names.top()).map(|node| node.image.size);
+        if local != Some(size) {
+            return Err(HostError::Failed(format!(
+                "cannot {doing}: the local replica has {} bytes, the other one {size}; make the other one anew",
+                local.unwrap_or(0)
+            )));
+        }
+        self.begin(target, export, fill, &doing).await
+    }
+
+    async fn begin(
+        &self,
+        target: SocketAddr,
+        export: &ExportName,
+        fill: Fill,
+        doing: &str,
+    ) -> Result<(), HostError> {
+        let remote = json!({
+            "driver": "nbd", "node-name": self.names.remote(), "export": export.as_str(),
+            "server": { "type": "inet", "host": target.ip().to_string(), "port": target.port().to_string() },
+            "reconnect-delay": RECONNECT_DELAY_S, "open-timeout": OPEN_LIMIT_S, "discard": "ignore",
+        });
+        let job = json!({
+            "job-id": self.names.job(), "device": self.names.top(), "target": self.names.remote(),
+            "sync": match fill { Fill::Nothing => "none", Fill::Everything => "full" },
+            "copy-mode": "write-blocking", "on-target-error": "stop", "on-source-error": "report",
+            "unmap": false, "auto-finalize": true, "auto-dismiss": true,
+        });
+        let added = self.qmp.execute_within("blockdev-add", remote, CHANGE_LIMIT).await;
+        let begun = match added {
+            Ok(_) => self.qmp.execute_within("blockdev-mirror", job, CHANGE_LIMIT).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = begun else { return Ok(()) };
+        // It may have begun although nobody heard so; then only letting go leaves no trace.
+        if let Err(again) = self.let_go().await {
+            tracing::warn!(error = %again, volume = self.what, "cannot clean up after a mirror that did not begin");
+        }
+        Err(error.into_host(doing))
+    }
+
+    /// See [`crate::Machine::mirror`].
+    pub async fn state(&self) -> Result<MirrorState, HostError> {
+        let Some(job) = self.job(&format!("look at the mirror of {}", self.what)).await? else {
+            return Ok(MirrorState::Absent);
+        };
+        Ok(match (job.error, job.io_status.as_str()) {
+            (Some(error), _) => MirrorState::Broken(error),
+            (None, "ok") if job.ready && job.actively_synced != Some(false) => MirrorState::Ready,
+            (None, "ok") => MirrorState::Filling { done: job.offset, total: job.len },
+            (None, "nospace") => MirrorState::Broken("the secondary has no room left".to_owned()),
+            (None, _) => MirrorState::Broken("the secondary answered a write with an error".to_owned()),
+        })
+    }
+
+    /// See [`crate::Machine::let_go`]. Safe to repeat from wherever it was left.
+    pub async fn let_go(&self) -> Result<(), HostError> {
+        let doing = format!("let go of the mirror of {}", self.what);
+        let deadline = Instant::now() + LET_GO_LIMIT;
+        let end = self.end(&doing);
+        tokio::pin!(end);
+        loop {
+            self.yank(&doing).await?;
+            let wait = YANK_AGAIN.min(deadline.saturating_duration_since(Instant::now()));
+            if let Ok(ended) = tokio::time::timeout(wait, &mut end).await {
+                return ended;
+            }
+            if Instant::now() >= deadline {
+                return Err(HostError::TimedOut(format!(
+                    "cannot {doing}: QEMU's main loop does not come back within {} s; end the machine and \
+                     start it anew",
+                    LET_GO_LIMIT.as_secs()
+                )));
+            }
+        }
+    }
+
+    /// Makes the connection fail what it holds. There is nothing to yank while QEMU tries to reconnect; then
+    /// ending the job does it.
+    async fn yank(&self, doing: &str) -> Result<(), HostError> {
+        let instances = json!([{ "type": "block-node", "node-name": self.names.remote() }]);
+        match self.qmp.execute_out_of_band("yank", json!({ "instances": instances })).await {
+            // Refused: no such node, that is, nothing to let go of.
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+            Err(error @ (QmpError::TimedOut { .. } | QmpError::Closed)) => Err(error.into_host(doing)),
+        }
+    }
+
+    /// Ends the job and removes the node, once the yank has been sent.
+    async fn end(&self, doing: &str) -> Result<(), HostError> {
+        while self.job_within(doing, LET_GO_LIMIT).await?.is_some() {
+            let cancel = json!({ "device": self.names.job(), "force": true });
+            match self.qmp.execute_within("block-job-cancel", cancel, LET_GO_LIMIT).await {
+                // Refused: it is ending already.
+                Ok(_) | Err(QmpError::Refused { .. }) => tokio::time::sleep(JOB_POLL).await,
+                Err(error @ (QmpError::TimedOut { .. } | QmpError::Closed)) => {
+                    return Err(error.into_host(doing));
+                }
+            }
+        }
+        let exists = self.nodes(doing).await?.iter().any(|node| node.name == self.names.remote());
+        if exists { self.remove_remote(doing).await } else { Ok(()) }
+    }
+
+    async fn remove_remote(&self, doing: &str) -> Result<(), HostError> {
+        let node = json!({ "node-name": self.names.remote() });
+        match self.qmp.execute_within("blockdev-del", node, CHANGE_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into_host(doing)),
+        }
+    }
+
+    async fn job(&self, doing: &str) -> Result<Option<Job>, HostError> {
+        self.job_within(doing, super::qmp::COMMAND_LIMIT).await
+    }
+
+    async fn job_within(&self, doing: &str, limit: Duration) -> Result<Option<Job>, HostError> {
+        let answer = self.qmp.execute_within("query-block-jobs", json!({}), limit).await;
+        let jobs: Vec<Value> = understand(answer, doing)?;
+        // Other kinds of jobs may be of a form that this does not know.
+        let ours = jobs.into_iter().find(|job| job["device"] == self.names.job());
+        let job: Option<Job> = ours.map(serde_json::from_value).transpose().map_err(|error| odd(doing, &error))?;
+        Ok(job.filter(|job| job.device == self.names.job()))
+    }
+
+    async fn nodes(&self, doing: &str) -> Result<Vec<Node>, HostError> {
+        let answer = self.qmp.execute("query-named-block-nodes", json!({ "flat": true })).await;
+        understand(answer, doing)
+    }
+}
+
+fn understand<T: serde::de::DeserializeOwned>(
+    answer: Result<Value, QmpError>,
+    doing: &str,
+) -> Result<T, HostError> {
+    let value = answer.map_err(|error| error.into_host(doing))?;
+    serde_json::from_value(value).map_err(|error| odd(doing, &error))
+}
+
+fn odd(doing: &str, error: &serde_json::Error) -> HostError {
+    HostError::Failed(format!("cannot {doing}: QEMU gave an answer of no known form: {error}"))
+}
+
+/// How QEMU calls an NBD node of that server and export. An IPv6 address has no brackets there.
+fn address(target: SocketAddr, export: &ExportName) -> String {
+    format!("nbd://{}:{}/{}", target.ip(), target.port(), export.as_str())
+}
