@@ -23,7 +23,7 @@ build: setup ## Build kennel and kenneld into target/debug
 	$(CARGO) build --locked --workspace --bins
 
 demo: build ## A three-host cluster on this machine: pull a plug, and watch the guest come back
-	scripts/demo
+	@target/debug/demo
 
 test: lint unit doc test-e2e ## Every check: what CI runs
 

@@ -52,7 +52,7 @@ pub struct Endpoint {
 #[derive(Clone)]
 enum Body {
     Nothing,
-    Json(RefOr<Schema>),
+    Json(Box<RefOr<Schema>>),
     Bytes,
 }
 
@@ -91,8 +91,11 @@ impl Endpoint {
             HttpMethod::Get => "GET",
             HttpMethod::Post => "POST",
             HttpMethod::Delete => "DELETE",
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; the table uses no other")]
-            _ => "OTHER",
+            HttpMethod::Put => "PUT",
+            HttpMethod::Options => "OPTIONS",
+            HttpMethod::Head => "HEAD",
+            HttpMethod::Patch => "PATCH",
+            HttpMethod::Trace => "TRACE",
         }
     }
 
@@ -115,7 +118,7 @@ impl Endpoint {
     }
 
     fn takes<T: ToSchema>(mut self) -> Self {
-        self.body = Body::Json(self.schema::<T>());
+        self.body = Body::Json(Box::new(self.schema::<T>()));
         self
     }
 
@@ -125,7 +128,7 @@ impl Endpoint {
     }
 
     fn gives<T: ToSchema>(mut self) -> Self {
-        self.answer = Body::Json(self.schema::<T>());
+        self.answer = Body::Json(Box::new(self.schema::<T>()));
         self
     }
 
@@ -137,7 +140,8 @@ impl Endpoint {
     /// A list that can be watched.
     fn lists<T: ToSchema>(mut self) -> Self {
         let items = self.schema::<T>();
-        self.answer = Body::Json(RefOr::T(Schema::Array(ArrayBuilder::new().items(items).build())));
+        let list = Schema::Array(ArrayBuilder::new().items(items).build());
+        self.answer = Body::Json(Box::new(RefOr::T(list)));
         self.query = WATCH;
         self
     }
@@ -346,7 +350,7 @@ fn parameter(name: &str, meaning: Option<&str>, place: ParameterIn) -> Parameter
 fn content(body: &Body) -> Option<(&'static str, Content)> {
     match body {
         Body::Nothing => None,
-        Body::Json(schema) => Some(("application/json", Content::new(Some(schema.clone())))),
+        Body::Json(schema) => Some(("application/json", Content::new(Some((**schema).clone())))),
         Body::Bytes => Some(("application/octet-stream", Content::new(None::<RefOr<Schema>>))),
     }
 }

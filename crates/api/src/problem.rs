@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 pub struct Problem {
     #[serde(rename = "type")]
     pub kind: ProblemKind,
-    pub title: String,
+    /// Boxed, to keep what every fallible call returns small.
+    #[schema(value_type = String)]
+    pub title: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// The whole sentence.
@@ -89,7 +91,7 @@ impl Problem {
     pub fn new(kind: ProblemKind, refusal: Refusal) -> Self {
         Self {
             kind,
-            title: kind.title().to_owned(),
+            title: kind.title().into(),
             status: kind.status(),
             detail: refusal.to_string(),
             asked: refusal.asked,

@@ -10,6 +10,9 @@ mod job;
 mod network;
 mod volume;
 
+#[cfg(test)]
+pub use job::tests::example as job_example;
+
 use clap::Subcommand;
 
 use crate::context::Context;

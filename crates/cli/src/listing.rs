@@ -68,7 +68,7 @@ pub async fn watch<T: Listed>(
             }
             WatchEvent::Snapshot(items) if !people => tell(context, &Change::Snapshot { items })?,
             WatchEvent::Changed(item) if !people => tell(context, &Change::Changed { item })?,
-            WatchEvent::Removed(id) if !people => tell(context, &Change::<T>::Removed { id })?,
+            WatchEvent::Removed(id) if !people => tell::<T>(context, &Change::Removed { id })?,
             WatchEvent::Snapshot(_) | WatchEvent::Changed(_) | WatchEvent::Removed(_) => {}
         }
         if people {

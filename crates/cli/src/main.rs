@@ -68,17 +68,27 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "kennel", &mut script);
             output::write_stdout(&script)
         }
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| Failure::refused("start", error, "check the limits of this session (ulimit -a)"))?;
-            let result = runtime.block_on(commands::run(&Context::new(cli.global), command));
-            // The thread that reads stdin may hang in its read for ever.
-            runtime.shutdown_background();
-            result
-        }
+        command @ (Command::Cluster(_)
+        | Command::Host(_)
+        | Command::Guest(_)
+        | Command::Image(_)
+        | Command::Volume(_)
+        | Command::Network(_)
+        | Command::Job(_)
+        | Command::Events(_)) => ask(cli.global, command),
     }
+}
+
+/// What the cluster is asked for.
+fn ask(global: Global, command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused("start", error, "check the limits of this session (ulimit -a)"))?;
+    let result = runtime.block_on(commands::run(&Context::new(global), command));
+    // The thread that reads stdin may hang in its read for ever.
+    runtime.shutdown_background();
+    result
 }
 
 #[cfg(test)]

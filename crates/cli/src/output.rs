@@ -219,11 +219,7 @@ impl Output {
     }
 
     /// Writes a result: `text` makes what people see.
-    pub fn result<T: Serialize>(
-        self,
-        value: &T,
-        text: impl FnOnce(bool) -> String,
-    ) -> Result<(), Failure> {
+    pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(bool) -> String) -> Result<(), Failure> {
         match self.format {
             Format::Table => say(&text(self.coloured)),
             Format::Json => say(&(json(value, true)? + "\n")),
@@ -316,10 +312,8 @@ mod tests {
 
     #[test]
     fn a_block_aligns_its_values() {
-        let block = Block::new()
-            .line("Name", "web1")
-            .maybe("Message", None::<&str>)
-            .each("Volumes", ["one", "two"]);
+        let block =
+            Block::new().line("Name", "web1").maybe("Message", None::<&str>).each("Volumes", ["one", "two"]);
         assert_eq!(block.render(false), "Name:    web1\nVolumes: one\n         two\n");
     }
 }

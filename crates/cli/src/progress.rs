@@ -37,7 +37,9 @@ impl Display {
     pub fn new(format: Format) -> Self {
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(BAR_LENGTH);
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {bar:24}  {percent:>3} %  {msg}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} {prefix}  {bar:24}  {percent:>3} %  {msg}")
+            {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(TICK);
@@ -156,7 +158,9 @@ pub async fn finish(context: &Context, client: &Client, job: JobView, no_wait: b
         return context.output.result(&job, |_| format!("{id}\n"));
     }
     let job = wait(context, client, job).await?;
-    context.output.result(&job, |_| if job.state == JobState::Done { done_line(&job) } else { String::new() })?;
+    context
+        .output
+        .result(&job, |_| if job.state == JobState::Done { done_line(&job) } else { String::new() })?;
     verdict(&job)
 }
 
@@ -212,6 +216,25 @@ impl Transfer {
     }
 }
 
+/// A spinner for what has no measure. Silent where nobody watches.
+#[derive(Debug)]
+pub struct Waiting(ProgressBar);
+
+impl Waiting {
+    pub fn new(what: &'static str) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new_spinner().with_message(what);
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use model::StepState::{Done, Running, Waiting};
@@ -229,7 +252,11 @@ mod tests {
         check([Running, Waiting], None, &["  choose a host …"]);
         check([Running, Waiting], None, &[]);
         check([Done, Running], None, &["  choose a host done", "  wait until it runs …"]);
-        check([Done, Running], Some("host1 makes its volumes"), &["  wait until it runs … (host1 makes its volumes)"]);
+        check(
+            [Done, Running],
+            Some("host1 makes its volumes"),
+            &["  wait until it runs … (host1 makes its volumes)"],
+        );
     }
 
     #[test]
@@ -242,7 +269,10 @@ mod tests {
         assert_eq!(failure.exit_code(), 1);
         assert_eq!(
             failure.sentence().unwrap(),
-            format!("cannot create guest web1: no host has room; `kennel job show {}` tells how far it came", job.id)
+            format!(
+                "cannot create guest web1: no host has room; `kennel job show {}` tells how far it came",
+                job.id
+            )
         );
     }
 }

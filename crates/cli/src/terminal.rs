@@ -59,7 +59,10 @@ pub fn restore() {
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         restore();
-        let what = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let what =
+            text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         note(&format!(
             "kennel: cannot go on: a mistake in kennel itself ({what}, at {place}); please report it with the command that you ran"

@@ -12,7 +12,11 @@ pub fn explain(error: Error, root: Command) -> Failure {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let text = error.render();
-            let printed = say(&if crate::output::stdout_is_coloured() { text.ansi().to_string() } else { text.to_string() });
+            let printed = say(&if crate::output::stdout_is_coloured() {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            });
             printed.err().unwrap_or(Failure::Status(0))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

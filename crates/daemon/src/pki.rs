@@ -166,10 +166,6 @@ impl HostKey {
         KeyPair::generate().map(Self).map_err(failed("make the host's key"))
     }
 
-    pub fn load(key_pem: &str) -> Result<Self, PkiError> {
-        KeyPair::from_pem(key_pem).map(Self).map_err(failed("read the host's key"))
-    }
-
     pub fn key_pem(&self) -> String {
         self.0.serialize_pem()
     }

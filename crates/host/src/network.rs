@@ -62,8 +62,9 @@ pub struct Networks {
 impl Networks {
     /// Must be called within a Tokio runtime.
     pub fn new() -> Result<Self, HostError> {
-        let (connection, netlink, _) = rtnetlink::new_connection()
-            .map_err(|error| HostError::Failed(format!("cannot speak to the kernel's network side: {error}")))?;
+        let (connection, netlink, _) = rtnetlink::new_connection().map_err(|error| {
+            HostError::Failed(format!("cannot speak to the kernel's network side: {error}"))
+        })?;
         tokio::spawn(connection);
         Ok(Self { netlink })
     }
@@ -71,12 +72,7 @@ impl Networks {
     /// Makes a bridge, or sets one right: its MTU, up, and with `uplink` as a port. When the uplink is not
     /// there, the bridge is still made, so that guests on this host reach each other, and the answer is
     /// [`HostError::NotFound`].
-    pub async fn ensure_bridge(
-        &self,
-        bridge: &str,
-        mtu: u32,
-        uplink: Option<&str>,
-    ) -> Result<(), HostError> {
+    pub async fn ensure_bridge(&self, bridge: &str, mtu: u32, uplink: Option<&str>) -> Result<(), HostError> {
         check_name(bridge)?;
         let what = |error| failed(&format!("set up the bridge {bridge}"), &error);
         if self.find(bridge).await?.is_none() {
@@ -109,10 +105,8 @@ impl Networks {
     pub async fn ensure_tap(&self, tap: &str, bridge: &str, owner: Option<u32>) -> Result<(), HostError> {
         check_name(tap)?;
         let bridge_link = self.require(bridge).await?;
-        if let Some(link) = self.find(tap).await? {
-            if link.kind() != Some(&InfoKind::Tun) {
-                return Err(foreign(tap, "TAP interface"));
-            }
+        if self.find(tap).await?.is_some_and(|link| link.kind() != Some(&InfoKind::Tun)) {
+            return Err(foreign(tap, "TAP interface"));
         }
         make_tap(tap, owner).map_err(|error| {
             HostError::Failed(format!("cannot make the TAP interface {tap} (through /dev/net/tun): {error}"))
@@ -189,7 +183,9 @@ impl Networks {
 
     async fn require(&self, name: &str) -> Result<Link, HostError> {
         self.find(name).await?.ok_or_else(|| {
-            HostError::NotFound(format!("there is no interface '{name}' on this host; was it removed by hand?"))
+            HostError::NotFound(format!(
+                "there is no interface '{name}' on this host; was it removed by hand?"
+            ))
         })
     }
 }
@@ -306,7 +302,11 @@ mod tun {
 
     use super::{AsRawFd, Errno, libc};
 
-    nix::ioctl_write_ptr_bad!(tunsetiff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
+    nix::ioctl_write_ptr_bad!(
+        tunsetiff,
+        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
     nix::ioctl_write_int_bad!(tunsetpersist, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
     nix::ioctl_write_int_bad!(tunsetowner, nix::request_code_write!(b'T', 204, size_of::<libc::c_int>()));
 
@@ -382,7 +382,9 @@ mod tests {
                 assert!(bridge.contains(wanted), "{bridge}");
             }
             let tap = ip("-d link show ktap0n0");
-            for wanted in ["mtu 1400", "master kbr-lan", "type tap", "vnet_hdr on", "persist on", "user 12345", ",UP"] {
+            for wanted in
+                ["mtu 1400", "master kbr-lan", "type tap", "vnet_hdr on", "persist on", "user 12345", ",UP"]
+            {
                 assert!(tap.contains(wanted), "{tap}\nhas no {wanted}");
             }
             for name in ["ktap0n0", "kbr-lan"] {

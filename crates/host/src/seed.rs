@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Cursor, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions, format_volume};
@@ -56,7 +57,9 @@ pub fn write_seed(path: &Path, contents: &SeedContents) -> Result<(), HostError>
     let volume = volume(contents).map_err(failed)?;
     let temporary = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        // User-data may hold secrets; whoever starts the guest gives the file to the user that QEMU runs as.
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&volume)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
@@ -116,14 +119,15 @@ fn network_config(nics: &[SeedNic]) -> String {
             line(&mut text, format_args!("    addresses:"));
             line(&mut text, format_args!("      - {}", quoted(&address.to_string())));
         }
-        // The older keys rather than `routes`: every cloud-init and every renderer knows them.
-        match nic.gateway {
-            Some(IpAddr::V4(gateway)) => line(&mut text, format_args!("    gateway4: {gateway}")),
-            Some(IpAddr::V6(gateway)) => {
-                line(&mut text, format_args!("    gateway6: {}", quoted(&gateway.to_string())));
-            }
-            None => {}
-        }
+        // In numbers rather than as "default", which older releases of cloud-init do not know.
+        let (to, via) = match nic.gateway {
+            Some(IpAddr::V4(gateway)) => ("0.0.0.0/0", gateway.to_string()),
+            Some(IpAddr::V6(gateway)) => ("::/0", gateway.to_string()),
+            None => continue,
+        };
+        line(&mut text, format_args!("    routes:"));
+        line(&mut text, format_args!("      - to: {}", quoted(to)));
+        line(&mut text, format_args!("        via: {}", quoted(&via)));
     }
     text
 }
@@ -157,12 +161,7 @@ mod tests {
                     gateway: Some("10.90.0.1".parse().unwrap()),
                     mtu: Some(1400),
                 },
-                SeedNic {
-                    mac: MacAddress::from_random([1, 2, 4]),
-                    address: None,
-                    gateway: None,
-                    mtu: None,
-                },
+                SeedNic { mac: MacAddress::from_random([1, 2, 4]), address: None, gateway: None, mtu: None },
             ],
         }
     }
@@ -202,7 +201,9 @@ ethernets:
     mtu: 1400
     addresses:
       - "10.90.0.5/24"
-    gateway4: 10.90.0.1
+    routes:
+      - to: "0.0.0.0/0"
+        via: "10.90.0.1"
   nic1:
     match:
       macaddress: "52:54:00:01:02:04"
@@ -220,7 +221,8 @@ ethernets:
         let path = dir.path().join("seed.img");
         write_seed(&path, &contents()).unwrap();
         let large = "#!/bin/sh\n".to_owned() + &"# ä\n".repeat(1 << 19);
-        write_seed(&path, &SeedContents { user_data: Some(large.clone()), nics: vec![], ..contents() }).unwrap();
+        write_seed(&path, &SeedContents { user_data: Some(large.clone()), nics: vec![], ..contents() })
+            .unwrap();
         assert!(read(&path, "user-data") == large);
         assert_eq!(read(&path, "network-config"), "version: 2\nethernets: {}\n");
     }

@@ -74,7 +74,8 @@ impl Volumes {
         for entry in std::fs::read_dir(&self.dir).map_err(what)? {
             let path = entry.map_err(what)?.path();
             let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            if let (Some(id), Some(VOLUME_SUFFIX)) = (id, path.extension().and_then(|suffix| suffix.to_str())) {
+            if let (Some(id), Some(VOLUME_SUFFIX)) = (id, path.extension().and_then(|suffix| suffix.to_str()))
+            {
                 volumes.push(id);
             }
         }
@@ -147,7 +148,7 @@ impl Volumes {
 
     /// A file under a temporary name, with all its room.
     async fn allocate(&self, volume: VolumeId, size: Bytes) -> Result<Unfinished, HostError> {
-        if size.0 == 0 || size.0 % SECTOR_BYTES != 0 {
+        if size.0 == 0 || !size.0.is_multiple_of(SECTOR_BYTES) {
             return Err(HostError::Conflict(format!(
                 "a volume of {} bytes cannot be made: its size must be a multiple of {SECTOR_BYTES} bytes, and not 0",
                 size.0
@@ -183,7 +184,9 @@ impl Volumes {
             match std::fs::hard_link(&unfinished.path, &path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(HostError::Conflict(format!("the volume {volume} exists already on this host")));
+                    return Err(HostError::Conflict(format!(
+                        "the volume {volume} exists already on this host"
+                    )));
                 }
                 Err(error) => return Err(what(error)),
             }

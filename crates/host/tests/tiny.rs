@@ -1,9 +1,12 @@
 //! The tiny image: built from Debian's packages, booted under emulation with a seed, and shut down.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail loudly, as the tests do")]
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use host::accelerator::detect;
 use host::image::build::{TINY_UP, build_tiny};
 use host::seed::{SeedContents, SeedNic, write_seed};
 use model::MacAddress;
@@ -21,7 +24,9 @@ fn seed(dir: &Path) {
         instance_id: "one".to_owned(),
         hostname: "web1".to_owned(),
         ssh_keys: vec![],
-        user_data: Some("#!/bin/sh\necho \"working as $(hostname) on $(cat /sys/block/vda/size)\"\n".to_owned()),
+        user_data: Some(
+            "#!/bin/sh\necho \"working as $(hostname) on $(cat /sys/block/vda/size)\"\n".to_owned(),
+        ),
         nics: vec![SeedNic {
             mac: MacAddress::from_random(MAC),
             address: Some("10.90.0.5/24".parse().unwrap()),
@@ -92,15 +97,22 @@ async fn the_tiny_guest_boots_works_and_shuts_down() {
 
     let started = Instant::now();
     let mut qemu = boot(dir.path(), &built.kernel_command_line.unwrap());
-    let mut console =
-        Console { stdin: qemu.stdin.take().unwrap(), stdout: qemu.stdout.take().unwrap(), said: String::new() };
+    let mut console = Console {
+        stdin: qemu.stdin.take().unwrap(),
+        stdout: qemu.stdout.take().unwrap(),
+        said: String::new(),
+    };
     console.wait_for(&format!("{TINY_UP} web1")).await;
     println!("up after {:?}", started.elapsed());
 
     console.wait_for("working as web1 on 2048").await;
     console.wait_for("web1:/root# ").await;
     // The shell's answer differs from what is typed, which the terminal echoes.
-    console.stdin.write_all(b"ip address show eth0; ip route; free; echo typed | tr a-z A-Z\n").await.unwrap();
+    console
+        .stdin
+        .write_all(b"ip address show eth0; ip route; free; echo typed | tr a-z A-Z\n")
+        .await
+        .unwrap();
     console.wait_for("TYPED").await;
     for wanted in ["inet 10.90.0.5/24", "mtu 1400", "default via 10.90.0.1"] {
         assert!(console.said.contains(wanted), "no '{wanted}' in:\n{}", console.said);
@@ -117,4 +129,11 @@ async fn the_tiny_guest_boots_works_and_shuts_down() {
     let status = tokio::time::timeout(LIMIT, qemu.wait()).await.expect("it shuts down").unwrap();
     assert!(status.success(), "{status}");
     println!("off after {:?}", pressed.elapsed());
+
+    // Whatever this machine's KVM is worth, there is an answer in time, with a reason.
+    let files = (dir.path().join("vmlinuz"), dir.path().join("initrd"));
+    let qemu = Path::new("qemu-system-x86_64");
+    let found = tokio::time::timeout(LIMIT, detect(qemu, Some((&files.0, &files.1)))).await.unwrap();
+    println!("{found:?}");
+    assert!(!found.why.is_empty());
 }

@@ -60,9 +60,9 @@ async fn a_member_that_cannot_run_says_why() {
     let member = StoreMember::start(config).await.expect("start");
     let mut changes = member.status_changes();
     let is_down = |status: &MemberStatus| matches!(status, MemberStatus::Down { restarts: 2, .. });
-    let waiting = changes.wait_for(is_down);
-    let status = tokio::time::timeout(support::LIMIT, waiting).await.expect("in time").expect("a status");
-    let MemberStatus::Down { why, .. } = status.clone() else { panic!("{status:?}") };
+    let waiting = async { changes.wait_for(is_down).await.expect("a status").clone() };
+    let status = tokio::time::timeout(support::LIMIT, waiting).await.expect("in time");
+    let MemberStatus::Down { why, .. } = status else { panic!("{status:?}") };
     assert!(why.contains("etcd.log") && why.contains("certificate"), "{why}");
     member.stop().await;
 }

@@ -148,8 +148,11 @@ impl Client {
             return Err(ClientError::Local(format!("no endpoint of the cluster '{cluster}' is known")));
         }
         let endpoints = endpoints.iter().map(|text| endpoint(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut http_tls = tls.clone();
+        // HTTP/2 finds out by itself when the host at the other end is gone.
+        http_tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
+            .tls_backend_preconfigured(http_tls)
             .https_only(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -44,7 +44,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
 
 /// Prints each event once, one line each: what stands never changes, so nothing is drawn again.
 async fn follow(context: &Context, query: EventQuery) -> Result<(), Failure> {
-    let mut stream = context.client()?.watch_events(query);
+    let mut stream = context.client()?.watch_events(&query);
     // Ids sort by time, but not strictly across hosts: remember all, they are few.
     let mut seen = std::collections::BTreeSet::new();
     while let Some(event) = stream.next().await {

@@ -108,7 +108,9 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let (recipe, default) = recipe.recipe();
             let name = match name {
                 Some(name) => name,
-                None => default.parse().map_err(|why| Failure::usage("build the image", why, "give a --name"))?,
+                None => {
+                    default.parse().map_err(|why| Failure::usage("build the image", why, "give a --name"))?
+                }
             };
             let job = client.build_image(&name, recipe).await?;
             progress::finish(context, &client, job, no_wait).await
@@ -120,9 +122,9 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             );
             terminal::confirm(&format!("delete the image '{image}'"), &[consequence], yes)?;
             client.delete_image(&image).await?;
-            context.output.result(&serde_json::json!({ "deleted": image }), |_| {
-                format!("The image {image} is gone.\n")
-            })
+            context
+                .output
+                .result(&serde_json::json!({ "deleted": image }), |_| format!("The image {image} is gone.\n"))
         }
     }
 }

@@ -116,17 +116,20 @@ fn show(view: &JobView, now: Timestamp) -> Block {
         .maybe("Ended", report.and_then(|r| r.ended_at).map(|ended| times::at_and_ago(ended, now)))
         .maybe("Cancel", view.spec.cancel.then_some("asked for"))
         .maybe("Error", report.and_then(|r| r.error.clone()))
-        .each("Steps", report.iter().flat_map(|r| &r.steps).map(|step| {
-            let state = match step.state {
-                StepState::Waiting => "waiting",
-                StepState::Running => "running",
-                StepState::Done => "done",
-                StepState::Failed => "failed",
-                StepState::Undone => "undone",
-            };
-            let note = step.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-            format!("{state:8} {}{note}", step.name)
-        }))
+        .each(
+            "Steps",
+            report.iter().flat_map(|r| &r.steps).map(|step| {
+                let state = match step.state {
+                    StepState::Waiting => "waiting",
+                    StepState::Running => "running",
+                    StepState::Done => "done",
+                    StepState::Failed => "failed",
+                    StepState::Undone => "undone",
+                };
+                let note = step.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+                format!("{state:8} {}{note}", step.name)
+            }),
+        )
 }
 
 #[cfg(test)]

@@ -54,13 +54,17 @@ pub enum Command {
 }
 
 fn subnet(text: &str) -> Result<ipnet::IpNet, String> {
-    text.parse().map_err(|_| format!("'{text}' is not a subnet: write an address and a prefix length, as in 10.90.0.0/24"))
+    text.parse().map_err(|_| {
+        format!("'{text}' is not a subnet: write an address and a prefix length, as in 10.90.0.0/24")
+    })
 }
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     let client = context.client()?;
     match command {
-        Command::List { watch: true } => listing::watch::<NetworkView>(context, client.watch_networks()).await,
+        Command::List { watch: true } => {
+            listing::watch::<NetworkView>(context, client.watch_networks()).await
+        }
         Command::List { watch: false } => listing::print(context, &client.networks().await?),
         Command::Create { name, subnet, gateway, mtu } => {
             let view = client.create_network(&CreateNetwork { name, subnet, gateway, mtu }).await?;

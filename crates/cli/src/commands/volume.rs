@@ -34,7 +34,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::List { watch: false } => listing::print(context, &context.client()?.volumes().await?),
         Command::Show { volume } => {
-            let view = context.client()?.volume(&volume).await?;
+            let view = context.client()?.volume(volume).await?;
             context.output.result(&view, |coloured| show(&view).render(coloured))
         }
     }
@@ -50,7 +50,7 @@ pub fn phase(phase: VolumePhase) -> Cell {
 }
 
 /// What a phase means for the data, for somebody who has never seen the word.
-fn meaning(phase: VolumePhase) -> &'static str {
+pub fn meaning(phase: VolumePhase) -> &'static str {
     match phase {
         VolumePhase::InSync => "every acknowledged write is on each replica",
         VolumePhase::Held => "the secondary does not answer; the guest's writes wait",

@@ -45,14 +45,15 @@ use clap::{Args, Subcommand};
 use power::Blow;
 use state::{Cut, Lab};
 
-/// Where labs are kept unless somebody says otherwise.
+/// The lab that is meant, and where labs are kept, unless somebody says otherwise.
+const DEFAULT_NAME: &str = "lab";
 const DEFAULT_FOLDER: &str = "/var/lib/kennel-lab";
 
 /// Which lab is meant.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
     /// The lab's name; labs of different names live side by side
-    #[arg(long = "name", value_name = "NAME", default_value = "lab", env = "KENNEL_LAB_NAME")]
+    #[arg(long = "name", value_name = "NAME", default_value = DEFAULT_NAME, env = "KENNEL_LAB_NAME")]
     lab: String,
     /// The folder that labs are kept in
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER, env = "KENNEL_LAB_DIR")]
@@ -71,6 +72,14 @@ impl Place {
         let base =
             std::path::absolute(&self.dir).with_context(|| format!("resolve {}", self.dir.display()))?;
         Ok(Lab::new(base.join(name)))
+    }
+
+    /// What a command must be given to mean this lab; nothing when it is the usual one.
+    fn words(&self) -> String {
+        let name = if self.lab == DEFAULT_NAME { String::new() } else { format!(" --name {}", self.lab) };
+        let usual = self.dir == Path::new(DEFAULT_FOLDER);
+        let dir = if usual { String::new() } else { format!(" --dir {}", self.dir.display()) };
+        name + &dir
     }
 }
 

@@ -63,16 +63,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         lab.save(&state)?;
     }
     if let Err(error) = build(&lab, arguments.no_cluster) {
-        let error = error.context(format!("cannot bring up lab {}", state.name));
+        let error = format!("cannot bring up lab {}: {error:#}", state.name);
         if arguments.keep_failed {
-            say(&format!("{} is left as it is; `kennel lab down` clears it up", lab.folder.display()));
-            return Err(error);
+            bail!("{error}; it is left as it is, until `kennel lab down{}`", arguments.place.words());
         }
-        let error = error.context(last_words(&lab, &state));
-        down::take_down(&lab)?;
-        return Err(error);
+        let words = last_words(&lab, &state);
+        down::take_down(&lab).with_context(|| error.clone())?;
+        bail!("{error} ({words}); what was made is taken down again");
     }
-    summarise(&lab)
+    summarise(&lab, &arguments.place)
 }
 
 fn build(lab: &Lab, no_cluster: bool) -> Result<()> {
@@ -163,7 +162,7 @@ fn last_words(lab: &Lab, state: &State) -> String {
     if lines.is_empty() { "no host ran yet".to_owned() } else { lines.join("; ") }
 }
 
-fn summarise(lab: &Lab) -> Result<()> {
+fn summarise(lab: &Lab, place: &Place) -> Result<()> {
     let state = lab.load()?;
     say("");
     say(&format!(
@@ -181,7 +180,7 @@ fn summarise(lab: &Lab) -> Result<()> {
         say(&format!("  export KENNEL_CONFIG={}", config.display()));
         say("  kennel cluster status");
     }
-    let hint = if state.name == "lab" { String::new() } else { format!(" --name {}", state.name) };
-    say(&format!("Look at it with `kennel lab status{hint}`, take it down with `kennel lab down{hint}`."));
+    let words = place.words();
+    say(&format!("Look at it with `kennel lab status{words}`, take it down with `kennel lab down{words}`."));
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Refused {
     }
 
     /// The cluster's state does not allow it.
-    pub fn refused(asked: &str, why: impl Into<String>, instead: impl Into<String>) -> Self {
+    pub fn by_state(asked: &str, why: impl Into<String>, instead: impl Into<String>) -> Self {
         Self::new(ProblemKind::Refused, asked, why, instead)
     }
 
@@ -104,10 +104,10 @@ impl Refused {
         let why = error.to_string();
         match error {
             HostError::NotFound(_) | HostError::Conflict(_) => {
-                Self::refused(asked, why, "see what it says, and try again")
+                Self::by_state(asked, why, "see what it says, and try again")
             }
             HostError::TimedOut(_) => {
-                Self::refused(asked, why, "try again, or look at the guest with `kennel guest console`")
+                Self::by_state(asked, why, "try again, or look at the guest with `kennel guest console`")
             }
             HostError::Failed(_) => Self::failed(asked, why),
         }

@@ -136,12 +136,12 @@ fn new_host(view: &ClusterView, request: &JoinRequest, now: Timestamp, asked: &s
     let present = view.hosts.get(name);
     if present.is_some() && view.host_phase(name) != HostPhase::Joining {
         let instead = "start kenneld there with another --name";
-        return Err(Refused::refused(asked, "a host of that name is in the cluster already", instead));
+        return Err(Refused::by_state(asked, "a host of that name is in the cluster already", instead));
     }
     let same_address = |other: &&Host| &other.name != name && other.address == request.address;
     if let Some(other) = view.hosts.values().find(same_address) {
         let why = format!("its address {} is that of host {}", request.address, other.name);
-        return Err(Refused::refused(asked, why, "start kenneld there with the --address of its own"));
+        return Err(Refused::by_state(asked, why, "start kenneld there with the --address of its own"));
     }
     Ok(Host {
         name: name.clone(),

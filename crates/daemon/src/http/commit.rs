@@ -55,7 +55,7 @@ pub async fn change(
             return Err(Refused::outcome_unknown(asked, why));
         }
     }
-    Err(Refused::refused(asked, "others change the same records all the time", "try again"))
+    Err(Refused::by_state(asked, "others change the same records all the time", "try again"))
 }
 
 /// As [`change`], for what enters a job.
@@ -91,7 +91,7 @@ pub fn new_job(kind: JobKind, caller: &Caller) -> JobSpec {
 pub fn built(txn: &mut TxnBuilder<'_>, asked: &str) -> Answer<Txn> {
     txn.build().map_err(|error| match error {
         TxnError::Damaged { .. } => {
-            Refused::refused(asked, error.to_string(), "mend or delete that key with etcdctl, and try again")
+            Refused::by_state(asked, error.to_string(), "mend or delete that key with etcdctl, and try again")
         }
         TxnError::WrittenTwice(_) | TxnError::Encode(_) => Refused::failed(asked, error),
     })

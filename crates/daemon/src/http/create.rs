@@ -58,7 +58,7 @@ pub async fn create(
         let guest = draft.guest(cache.view())?;
         plan::place::place(cache.view(), &guest).map_err(|none| {
             let Refusal { why, instead, .. } = none.refusal(&guest);
-            Refused::refused(&asked, why, instead)
+            Refused::by_state(&asked, why, instead)
         })?;
         txn.create(&guest);
         // What it was checked against must still be there.
@@ -94,7 +94,7 @@ impl<'a> Draft<'a> {
     }
 
     fn refuse(&self, why: impl Into<String>, instead: impl Into<String>) -> Refused {
-        Refused::refused(self.asked, why, instead)
+        Refused::by_state(self.asked, why, instead)
     }
 
     fn guest(&self, view: &ClusterView) -> Answer<GuestSpec> {

@@ -49,10 +49,10 @@ fn may_start(asked: &str, view: &ClusterView, spec: &GuestSpec) -> Answer<()> {
                 host.map_or_else(|| "a host".to_owned(), |host| format!("host {host}, which is lost"));
             let message = message.unwrap_or_else(|| format!("it waits for {where_to}"));
             let why = format!("it is to run already, and cannot yet: {message}");
-            return Err(Refused::refused(asked, why, "it starts by itself as soon as it can"));
+            return Err(Refused::by_state(asked, why, "it starts by itself as soon as it can"));
         }
     };
-    Err(Refused::refused(asked, why, restart))
+    Err(Refused::by_state(asked, why, restart))
 }
 
 pub async fn stop(
@@ -67,7 +67,7 @@ pub async fn stop(
         if spec.power == PowerWish::Stopped {
             let stopped = GuestView::of(view, spec).phase == GuestPhase::Stopped;
             let why = if stopped { "it is stopped already" } else { "it is to stop already" };
-            return Err(Refused::refused(
+            return Err(Refused::by_state(
                 &asked,
                 why,
                 format!("look at it with `kennel guest show {guest}`"),
@@ -90,7 +90,7 @@ pub async fn restart(
     wish(&backend, &caller, &asked, &guest, kind, |_, spec| {
         if spec.power == PowerWish::Stopped {
             let instead = format!("start it with `kennel guest start {guest}`");
-            return Err(Refused::refused(&asked, "it is stopped", instead));
+            return Err(Refused::by_state(&asked, "it is stopped", instead));
         }
         spec.boot_generation += 1;
         Ok(())
@@ -129,7 +129,7 @@ async fn wish(
         let mut spec = cache.view().guests.get(guest).ok_or_else(missing)?.clone();
         if spec.deleting {
             let instead = "`kennel job list` shows how far that is";
-            return Err(Refused::refused(asked, "it is being deleted already", instead));
+            return Err(Refused::by_state(asked, "it is being deleted already", instead));
         }
         change(cache.view(), &mut spec)?;
         txn.put(&spec);
@@ -148,7 +148,7 @@ pub async fn cancel_job(State(backend): State<Shared>, Path(id): Path<String>) -
         let mut job = view.jobs.get(&id).ok_or_else(|| Refused::not_found(&asked, "job", id))?.clone();
         if let Some(report) = view.job_reports.get(&id).filter(|report| report.state.is_terminal()) {
             let why = format!("it has ended already ({})", report.state);
-            return Err(Refused::refused(&asked, why, "there is nothing left to cancel"));
+            return Err(Refused::by_state(&asked, why, "there is nothing left to cancel"));
         }
         job.cancel = true;
         let mut txn = cache.txn();

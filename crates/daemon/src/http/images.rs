@@ -46,7 +46,7 @@ pub async fn download(State(backend): State<Shared>, Path(sha256): Path<String>)
 async fn here(backend: &Shared, sha256: &str, asked: &str) -> Answer<ImageFile> {
     let missing = || {
         let why = format!("host {} has no file {sha256}", backend.me());
-        Refused::refused(asked, why, "upload it to this host first")
+        Refused::by_state(asked, why, "upload it to this host first")
     };
     // It becomes part of a path.
     if sha256.len() != SHA256_DIGITS || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -78,7 +78,7 @@ pub async fn register(
 
 fn check_new(view: &ClusterView, name: &ImageName, asked: &str) -> Answer<()> {
     if view.images.contains_key(name) {
-        return Err(Refused::refused(
+        return Err(Refused::by_state(
             asked,
             "an image of that name exists",
             "choose another name, or delete it",
@@ -137,7 +137,7 @@ pub async fn build(
             |kind: &JobKind| matches!(kind, JobKind::BuildImage { image: other, .. } if *other == image);
         if let Some(other) = view.jobs.values().find(|job| building(&job.kind) && !ended(&job.id)) {
             let instead = format!("watch that with `kennel job watch {}`", other.id);
-            return Err(Refused::refused(&asked, "it is being built already", instead));
+            return Err(Refused::by_state(&asked, "it is being built already", instead));
         }
         Ok(())
     })
@@ -160,7 +160,7 @@ pub async fn delete(
         let guests: Vec<_> = needing.map(|guest| guest.name.as_str()).collect();
         if !guests.is_empty() {
             let why = format!("guests boot from it or are being made from it: {}", guests.join(", "));
-            return Err(Refused::refused(&asked, why, "delete those first"));
+            return Err(Refused::by_state(&asked, why, "delete those first"));
         }
         let mut txn = cache.txn();
         txn.delete(&keys::image(&name));

@@ -42,12 +42,12 @@ fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) 
     let view = backend.state().view();
     let (spec, host) = owner(&view, guest, asked)?;
     let not_running =
-        |why: String| Refused::refused(asked, why, format!("`kennel guest show {guest}` tells more"));
+        |why: String| Refused::by_state(asked, why, format!("`kennel guest show {guest}` tells more"));
     if &host.name == backend.me() {
         let phase = || api::GuestView::of(&view, spec).phase;
         let machine = backend.machine(spec.id);
         return machine.map(Place::Here).ok_or_else(|| match phase() {
-            GuestPhase::Stopped => Refused::refused(
+            GuestPhase::Stopped => Refused::by_state(
                 asked,
                 "it is stopped",
                 format!("start it with `kennel guest start {guest}`"),
@@ -81,7 +81,7 @@ fn owner<'a>(
     let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id);
     let host = assignment.and_then(|a| view.hosts.get(&a.host));
     let waiting =
-        || Refused::refused(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"));
+        || Refused::by_state(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"));
     Ok((spec, host.ok_or_else(waiting)?))
 }
 

@@ -23,7 +23,7 @@ pub async fn create(
     let network = checked(&request, &asked)?;
     let draft = |cache: &Cache| {
         if cache.view().networks.contains_key(&network.name) {
-            return Err(Refused::refused(&asked, "a network of that name exists", "choose another name"));
+            return Err(Refused::by_state(&asked, "a network of that name exists", "choose another name"));
         }
         let mut txn = cache.txn();
         txn.create(&network);
@@ -67,7 +67,7 @@ pub async fn delete(
         let guests: Vec<_> = on_it.map(|guest| guest.name.as_str()).collect();
         if !guests.is_empty() {
             let why = format!("guests are on it: {}", guests.join(", "));
-            return Err(Refused::refused(&asked, why, "delete those first"));
+            return Err(Refused::by_state(&asked, why, "delete those first"));
         }
         let mut txn = cache.txn();
         txn.delete(&keys::network(&name));

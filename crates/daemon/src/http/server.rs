@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::{PeerIdentity, Shared, router};
@@ -40,29 +40,30 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::from_std(listener).context("listen")
 }
 
-/// Serves for ever.
+/// Serves for ever. When the task that does is ended, its connections end, too.
 pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, backend: Shared) {
     let acceptor = TlsAcceptor::from(tls);
     let router = router(backend);
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (acceptor, router) = (acceptor.clone(), router.clone());
-        tokio::spawn(async move {
-            if let Err(error) = connection(stream, acceptor, router).await {
-                tracing::debug!(%error, "a connection ended");
-            }
-            drop(permit);
-        });
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(attend(stream, acceptor.clone(), router.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+async fn attend(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    if let Err(error) = connection(stream, acceptor, router).await {
+        tracing::debug!(%error, "a connection ended");
     }
 }
 

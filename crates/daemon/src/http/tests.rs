@@ -1,1 +1,8 @@
+//! A client and a server, over real TLS on loopback addresses, on a store in memory.
 
+mod access;
+mod fixture;
+mod guests;
+mod machines;
+mod resources;
+mod streams;

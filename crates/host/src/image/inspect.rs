@@ -319,7 +319,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(&["create", "-f", "raw", "base", "1M"], dir.path()).await;
         make(&["create", "-f", "qcow2", "-b", "base", "-F", "raw", "backed"], dir.path()).await;
-        make(&["create", "-f", "qcow2", "-o", "data_file=data,data_file_raw=on", "split", "1M"], dir.path()).await;
+        make(&["create", "-f", "qcow2", "-o", "data_file=data,data_file_raw=on", "split", "1M"], dir.path())
+            .await;
         check_refused(dir.path().join("backed"), "backing file").await;
         check_refused(dir.path().join("split"), "external data file").await;
     }

@@ -134,7 +134,10 @@ impl GuestAgent {
 
     fn understand<T: serde::de::DeserializeOwned>(&self, value: Value) -> Result<T, HostError> {
         serde_json::from_value(value).map_err(|error| {
-            HostError::Failed(format!("the guest agent in '{}' gave an answer of no known form: {error}", self.guest))
+            HostError::Failed(format!(
+                "the guest agent in '{}' gave an answer of no known form: {error}",
+                self.guest
+            ))
         })
     }
 

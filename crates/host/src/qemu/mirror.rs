@@ -132,6 +132,7 @@ impl<'a> Mirror<'a> {
         fill: Fill,
         doing: &str,
     ) -> Result<(), HostError> {
+        // The job would punch holes where there are zeroes, but for `discard` here: the secondary keeps its room.
         let remote = json!({
             "driver": "nbd", "node-name": self.names.remote(), "export": export.as_str(),
             "server": { "type": "inet", "host": target.ip().to_string(), "port": target.port().to_string() },
@@ -141,7 +142,7 @@ impl<'a> Mirror<'a> {
             "job-id": self.names.job(), "device": self.names.top(), "target": self.names.remote(),
             "sync": match fill { Fill::Nothing => "none", Fill::Everything => "full" },
             "copy-mode": "write-blocking", "on-target-error": "stop", "on-source-error": "report",
-            "unmap": false, "auto-finalize": true, "auto-dismiss": true,
+            "auto-finalize": true, "auto-dismiss": true,
         });
         let added = self.qmp.execute_within("blockdev-add", remote, CHANGE_LIMIT).await;
         let begun = match added {
@@ -236,7 +237,8 @@ impl<'a> Mirror<'a> {
         let jobs: Vec<Value> = understand(answer, doing)?;
         // Other kinds of jobs may be of a form that this does not know.
         let ours = jobs.into_iter().find(|job| job["device"] == self.names.job());
-        let job: Option<Job> = ours.map(serde_json::from_value).transpose().map_err(|error| odd(doing, &error))?;
+        let job: Option<Job> =
+            ours.map(serde_json::from_value).transpose().map_err(|error| odd(doing, &error))?;
         Ok(job.filter(|job| job.device == self.names.job()))
     }
 

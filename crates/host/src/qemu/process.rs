@@ -162,7 +162,10 @@ pub(crate) fn missing_program(binary: &Path, package: &str, error: &std::io::Err
     }
 }
 
-#[expect(unsafe_code, reason = "a session of its own and a user's groups can only be had between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "a session of its own and a user's groups can only be had between fork and exec"
+)]
 fn become_detached(command: &mut std::process::Command, run_as: Option<RunAs>) {
     // The unprivileged user keeps KVM through the group of its device, whatever that group's number is.
     let kvm = std::fs::metadata("/dev/kvm").ok().map(|meta| std::os::unix::fs::MetadataExt::gid(&meta));

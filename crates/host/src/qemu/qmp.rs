@@ -266,11 +266,7 @@ impl Qmp {
 }
 
 /// Reads until the connection is over, and hands out what comes.
-async fn read_all(
-    mut lines: BufReader<OwnedReadHalf>,
-    shared: Arc<Shared>,
-    closing: watch::Sender<bool>,
-) {
+async fn read_all(mut lines: BufReader<OwnedReadHalf>, shared: Arc<Shared>, closing: watch::Sender<bool>) {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -389,7 +385,8 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_connection_answers_everybody() {
         let (qmp, peer) = pair().await;
-        let (answer, (), ()) = tokio::join!(qmp.execute("stop", json!({})), async { drop(peer) }, qmp.closed());
+        let (answer, (), ()) =
+            tokio::join!(qmp.execute("stop", json!({})), async { drop(peer) }, qmp.closed());
         assert_eq!(answer, Err(QmpError::Closed));
         assert_eq!(qmp.execute("cont", json!({})).await, Err(QmpError::Closed));
     }

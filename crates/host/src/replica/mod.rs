@@ -34,7 +34,7 @@ use crate::qemu::process::{self, ProcessHandle, ProcessId};
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::{ExportName, HostError, ReplicaServer};
 
-const PACKAGE: &str = "qemu-utils, or qemu-system-common,";
+const PACKAGE: &str = "qemu-utils";
 
 /// How long the storage daemon may take to answer after its start, and to its adopter.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -199,8 +199,7 @@ impl StorageDaemon {
         let log = folder.join("storage-daemon.log");
         // The log of an earlier one is of no use, and would grow.
         drop(std::fs::remove_file(&log));
-        let mut child =
-            process::spawn(&self.config.binary, &arguments, &log, self.config.run_as, PACKAGE)?;
+        let mut child = process::spawn(&self.config.binary, &arguments, &log, self.config.run_as, PACKAGE)?;
         let id = child.id().and_then(|pid| ProcessId::of(pid.try_into().ok()?));
         let process = id.and_then(ProcessHandle::open).ok_or_else(|| self.did_not_start(&log))?;
         // Somebody must wait for a child, or it stays as a zombie.
@@ -248,7 +247,9 @@ impl StorageDaemon {
             "type": "nbd", "id": format!("{ID_PREFIX}{}", export.as_str()), "node-name": replica_node(volume),
             "name": export.as_str(), "writable": true,
         });
-        for (command, arguments) in [("blockdev-add", file), ("blockdev-add", raw), ("block-export-add", serve)] {
+        for (command, arguments) in
+            [("blockdev-add", file), ("blockdev-add", raw), ("block-export-add", serve)]
+        {
             if let Err(error) = qmp.execute(command, arguments).await {
                 if let Err(again) = remove_nodes(qmp, volume, &doing).await {
                     tracing::warn!(error = %again, %volume, "cannot clean up after a replica that is not served");

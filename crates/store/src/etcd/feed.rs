@@ -10,7 +10,7 @@
 //! silence; it sends what happened, and signs of life. The *feed*, the stream that the caller polls, turns
 //! the lack of signs of life into one [`FeedEvent::Disconnected`], and the next sign into a `Changes`.
 //!
-//! Silence is noticed because the follower asks its member for progress every second. The answer is only
+//! Silence is noticed because the follower keeps asking its member for progress. The answer is only
 //! taken as a sign of life: in etcd before 3.4.25 it may name a revision whose changes are yet to come, so
 //! the next watch begins after the last *change* that was seen. A member that is cut off from its quorum
 //! ends the stream by itself, because the watch demands a leader.
@@ -24,18 +24,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::link::{Failure, Link};
-use super::{ATTEMPT_TIMEOUT, MESSAGE_BYTES_MAX, Shared, entry, list, prefix_end};
+use super::{ATTEMPT_TIMEOUT, LISTING_TIMEOUT, MESSAGE_BYTES_MAX, Shared, entry, list, prefix_end};
 use crate::{Change, FeedEvent};
 
 /// How often a member is asked whether it still follows.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+const PROGRESS_EVERY: Duration = Duration::from_millis(750);
 
 /// A member that says nothing for so long is given up for the next.
-const SILENCE_LIMIT: Duration = Duration::from_millis(2500);
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Without a sign of life for so long, the caller is told. Longer than a silence and a change of member, so
-/// that the loss of one member goes unnoticed.
-const DISCONNECTED_AFTER: Duration = Duration::from_secs(4);
+/// Without a sign of life for so long, the caller is told. Longer than a silence and a change of member, or
+/// than an election, so that the loss of one member goes unnoticed.
+const DISCONNECTED_AFTER: Duration = Duration::from_millis(3500);
 
 /// Between one member and the next.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -212,7 +212,7 @@ impl Follower {
     }
 
     async fn reset(&mut self, link: &Link) -> Result<i64, End> {
-        let listing = link.ask(ATTEMPT_TIMEOUT, |client| list(client, &self.prefix)).await?;
+        let listing = link.ask(LISTING_TIMEOUT, |client| list(client, &self.prefix)).await?;
         let revision = listing.revision;
         self.send(Signal::Event(FeedEvent::Reset(listing))).await?;
         self.seen = Some(revision);

@@ -112,27 +112,29 @@ impl Link {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Makes one request, within a limit.
+    /// Makes one request, within a limit. A connection on which one got lost is given up.
     pub(super) async fn ask<T, F>(&self, limit: Duration, ask: impl Fn(Client) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let client = self.client().await?;
-        match tokio::time::timeout(limit, ask(client)).await {
+        let answer = match tokio::time::timeout(limit, ask(client)).await {
             Ok(answer) => answer.map_err(Failure::of),
-            Err(_elapsed) => {
-                self.disconnect();
-                Err(Failure::Unknown(format!("{} did not answer within {limit:?}", self.url)))
-            }
+            Err(_elapsed) => Err(Failure::Unknown(format!("{} did not answer within {limit:?}", self.url))),
+        };
+        if matches!(answer, Err(Failure::Unknown(_))) {
+            self.disconnect();
         }
+        answer
     }
 }
 
-/// What etcd says when it has not taken a request: no leader is known, the member still learns, it has too
-/// much to do, or a member has joined less than five seconds ago. (Texts of etcd's `api/v3rpc/rpctypes/error.go`.)
-const NOT_DONE: [&str; 5] = [
-    "etcdserver: unhealthy cluster",
+/// What etcd says when it has not taken a request: no leader is known (the first two), the member still
+/// learns, it has too much to do, or a member has joined less than five seconds ago. (Texts of etcd's `api/v3rpc/rpctypes/error.go`.)
+const NOT_DONE: [&str; 6] = [
     "etcdserver: no leader",
+    "raft proposal dropped",
+    "etcdserver: unhealthy cluster",
     "etcdserver: rpc not supported for learner",
     "etcdserver: too many requests",
     "etcdserver: not capable",

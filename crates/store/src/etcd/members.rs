@@ -73,9 +73,18 @@ impl Member {
 }
 
 impl JoinTicket {
-    fn new(name: &str, peer_url: &str, members: &[Member]) -> Option<Self> {
+    /// `None`: no member has this peer URL.
+    fn new(name: &str, peer_url: &str, members: &[Member]) -> Result<Option<Self>, StoreError> {
         let is_new = |member: &Member| member.peer_urls.iter().any(|url| url == peer_url);
-        let id = members.iter().find(|member| is_new(member))?.id;
+        let Some(Member { id, name: started_as, .. }) = members.iter().find(|member| is_new(member)) else {
+            return Ok(None);
+        };
+        if !started_as.is_empty() {
+            return Err(StoreError::Refused(format!(
+                "add the member {name}: {started_as} has already served at {peer_url}; if its data is lost, \
+                 remove the member {id:x} first"
+            )));
+        }
         let mut initial_cluster = Vec::new();
         for member in members {
             // A member that has not started has no name; etcd compares the URLs only.
@@ -86,7 +95,7 @@ impl JoinTicket {
             };
             initial_cluster.extend(member.peer_urls.iter().map(|url| (name.clone(), url.clone())));
         }
-        Some(Self { id, initial_cluster })
+        Ok(Some(Self { id: *id, initial_cluster }))
     }
 }
 
@@ -97,12 +106,13 @@ impl EtcdStore {
         Ok(answer.members().iter().map(Member::of).collect())
     }
 
-    /// Adds a member, as a learner. One that has been added under the same peer URL is found again. May
-    /// take [`ADD_LIMIT`] while other members are joining.
+    /// Adds a member that has no data yet, as a learner. One that was added under the same peer URL and has
+    /// not started is found again; one that has started is refused, because a member that lost its data
+    /// must not come back under its old identity: remove it first. May take some 20 s while others join.
     pub async fn add_member(&self, name: &str, peer_url: &str) -> Result<JoinTicket, StoreError> {
         let deadline = Instant::now() + ADD_LIMIT;
         loop {
-            if let Some(ticket) = JoinTicket::new(name, peer_url, &self.list_members().await?) {
+            if let Some(ticket) = JoinTicket::new(name, peer_url, &self.list_members().await?)? {
                 return Ok(ticket);
             }
             let ask = |client: Client| {

@@ -1,6 +1,6 @@
 //! The store in etcd.
 //!
-//! Theory of operation. Each member has a client and a connection of its own ([`link`]); one member is the
+//! Theory of operation. Each member has a client and a connection of its own; one member is the
 //! *current* one, and a member that fails hands over to the next. (One client for several members keeps
 //! failing writes after a member dies.) Every request demands that its member knows a leader, so a member
 //! that is cut off from the others refuses at once, rather than letting us wait.
@@ -12,8 +12,8 @@
 //! - *unknown*: sent, and no word came back. A question (`list`, `keep_alive`, …) is asked again elsewhere;
 //!   a transaction is not: it may happen yet, and its sender must read before it acts.
 //!
-//! A request gives up after [`REQUEST_BUDGET`], but not before it has tried each member once. Watches
-//! ([`feed`]) find another member by themselves.
+//! A request gives up after about three seconds, but not before it has tried each member once. Watches find
+//! another member by themselves.
 
 mod feed;
 mod link;
@@ -43,6 +43,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For one renewal at one member: it waits for no disk, and a session of five seconds must have time for a
 /// second member.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For all pages of a listing from one member; each page has [`ATTEMPT_TIMEOUT`].
+const LISTING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// No new round through the members begins after it: long enough to outlast the election of a new leader.
 const REQUEST_BUDGET: Duration = Duration::from_secs(3);
@@ -198,7 +201,9 @@ async fn list(client: Client, prefix: &str) -> Result<Listing, etcd_client::Erro
             .with_range(prefix_end(prefix))
             .with_limit(PAGE_KEYS)
             .with_revision(listing.revision);
-        let page = kv.get(from, Some(options)).await?;
+        let page = tokio::time::timeout(ATTEMPT_TIMEOUT, kv.get(from, Some(options)))
+            .await
+            .map_err(|_| etcd_client::Error::Internal(format!("no page within {ATTEMPT_TIMEOUT:?}")))??;
         if listing.revision == 0 {
             listing.revision = page.header().map_or(0, |header| header.revision());
         }
@@ -260,7 +265,7 @@ fn etcd_txn(txn: &Txn) -> etcd_client::Txn {
 #[async_trait]
 impl Store for EtcdStore {
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
-        self.shared.request(Repeat::Harmless, ATTEMPT_TIMEOUT, |client| list(client, prefix)).await
+        self.shared.request(Repeat::Harmless, LISTING_TIMEOUT, |client| list(client, prefix)).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {

@@ -165,7 +165,8 @@ impl StoreMember {
     }
 }
 
-/// Whether a member has ever run on this directory: it restarts as what it was.
+/// Whether a member has ever run on this directory: it restarts as what it was, and must not be added to the
+/// store a second time.
 pub fn holds_member(data_dir: &Path) -> bool {
     let log = data_dir.join("member").join("wal");
     let is_log = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "wal");
@@ -275,7 +276,12 @@ impl Supervisor {
             if started.elapsed() >= GOOD_RUN {
                 self.pause = RESTART_PAUSE_MIN;
             }
-            tracing::error!(%why, "this host's member of the state store ended; starting it again");
+            // One end is mended here; a person must look when it goes on.
+            if self.pause < RESTART_PAUSE_MAX {
+                tracing::warn!(%why, "this host's member of the state store ended; starting it again");
+            } else {
+                tracing::error!(%why, "this host's member of the state store keeps ending");
+            }
             match self.restart(why).await {
                 Woken::Abandoned => return,
                 Woken::Stop => break,

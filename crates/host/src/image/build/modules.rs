@@ -85,7 +85,8 @@ impl Modules {
                 return std::fs::read(path).map_err(|e| failed("read a kernel module", path, &e));
             }
         };
-        succeed(program(unpack).args(["-d", "-c", "--"]).arg(path), "unpack a kernel module", UNPACK_LIMIT).await
+        succeed(program(unpack).args(["-d", "-c", "--"]).arg(path), "unpack a kernel module", UNPACK_LIMIT)
+            .await
     }
 }
 

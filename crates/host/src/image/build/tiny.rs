@@ -54,8 +54,7 @@ const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// Builds the image in `work_dir`, which must exist.
 pub async fn build_tiny(work_dir: &Path, progress: Progress<'_>) -> Result<BuiltImage, HostError> {
-    let work_dir =
-        std::path::absolute(work_dir).map_err(|e| failed("find its directory", work_dir, &e))?;
+    let work_dir = std::path::absolute(work_dir).map_err(|e| failed("find its directory", work_dir, &e))?;
     let root = work_dir.join("packages");
     let mut packages = Packages::new(work_dir.join("apt"))?;
     progress("fetch Debian's cloud kernel, busybox and guest agent");
@@ -113,7 +112,9 @@ fn kernel_version(root: &Path) -> Result<String, HostError> {
     entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
-        .ok_or_else(|| HostError::NotFound("cannot build the image: its kernel package holds no kernel".to_owned()))
+        .ok_or_else(|| {
+            HostError::NotFound("cannot build the image: its kernel package holds no kernel".to_owned())
+        })
 }
 
 /// busybox under all its names, and the scripts that make a system of it.
@@ -122,15 +123,30 @@ async fn add_system(archive: &mut Archive, root: &Path) -> Result<(), HostError>
     let mut list = program(&busybox);
     list.arg("--list");
     let names = succeed(&mut list, "ask busybox for its programs", LIST_LIMIT).await?;
-    let directories =
-        ["bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "lib", "lib/modules", "lib64", "proc", "root", "run"];
+    let directories = [
+        "bin",
+        "dev",
+        "etc",
+        "etc/acpi",
+        "etc/acpi/PWRF",
+        "lib",
+        "lib/modules",
+        "lib64",
+        "proc",
+        "root",
+        "run",
+    ];
     for dir in directories.iter().chain(&["sys", "tmp", "usr", "usr/share", "var"]) {
         archive.dir(dir);
     }
     archive.console("dev/console");
-    for (path, target) in
-        [("sbin", "bin"), ("usr/bin", "../bin"), ("usr/sbin", "../bin"), ("usr/lib", "../lib"), ("var/run", "../run")]
-    {
+    for (path, target) in [
+        ("sbin", "bin"),
+        ("usr/bin", "../bin"),
+        ("usr/sbin", "../bin"),
+        ("usr/lib", "../lib"),
+        ("var/run", "../run"),
+    ] {
         archive.link(path, target);
     }
     archive.program("bin/busybox", &read(&busybox)?);
@@ -193,7 +209,10 @@ fn first_of(root: &Path, paths: &[impl AsRef<str>]) -> Result<PathBuf, HostError
         .find(|path| std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink()))
         .ok_or_else(|| {
             let names: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
-            HostError::NotFound(format!("cannot build the image: the packages hold no {}", names.join(" or ")))
+            HostError::NotFound(format!(
+                "cannot build the image: the packages hold no {}",
+                names.join(" or ")
+            ))
         })
 }
 

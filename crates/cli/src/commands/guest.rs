@@ -1,0 +1,366 @@
+//! `kennel guest`: the pets.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use api::{Blob, Client, CreateDisk, CreateGuest, ExecRequest, GuestView};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use model::{Bytes, GuestName, HostName, ImageName, NetworkName, Pool};
+
+use super::guest_show::show;
+use crate::console;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{Format, note, write_stdout};
+use crate::{listing, progress, terminal};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a guest, and start it
+    #[command(after_help = "Examples:
+  kennel guest create web1 --image debian --memory 1G --vcpus 2 --disk 20G --ssh-key ~/.ssh/id_ed25519.pub
+  kennel guest create db1 --image debian --disk 20G --disk 100G --address 10.90.0.11 --priority 10
+  kennel guest create try --image tiny --pool local --no-start")]
+    Create(CreateArguments),
+    /// All guests
+    #[command(after_help = "Examples:
+  kennel guest list
+  kennel guest list --watch        see them move when a host dies")]
+    List {
+        /// Go on, and show every change
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Everything about one guest
+    #[command(after_help = "Examples:
+  kennel guest show web1
+  kennel guest show web1 -o json | jq -r .phase")]
+    Show { guest: GuestName },
+    /// Start a guest that is stopped
+    #[command(after_help = "Example:
+  kennel guest start web1")]
+    Start(OneGuest),
+    /// Ask a guest to shut down; end it when it does not in its time
+    #[command(after_help = "Example:
+  kennel guest stop web1")]
+    Stop(OneGuest),
+    /// Stop a guest and start it again
+    #[command(after_help = "Example:
+  kennel guest restart web1")]
+    Restart(OneGuest),
+    /// End a guest and destroy its disks
+    #[command(after_help = "Examples:
+  kennel guest delete web1         says what goes, and asks
+  kennel guest delete web1 --yes   does not ask")]
+    Delete {
+        #[command(flatten)]
+        guest: OneGuest,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// A guest's serial console in this terminal; ctrl-] detaches
+    #[command(after_help = "Examples:
+  kennel guest console web1
+  echo poweroff | kennel guest console web1 --seconds 10
+
+When stdin is not a terminal it is sent to the guest, and what the guest prints is shown until the
+console ends or the time is over. A guest that moves to another host is followed there.")]
+    Console {
+        guest: GuestName,
+        /// Detach after so many seconds; those after the end of the input when that is not a terminal
+        #[arg(long, value_name = "N")]
+        seconds: Option<u32>,
+    },
+    /// Run a program inside a guest, through its guest agent
+    #[command(after_help = "Examples:
+  kennel guest exec web1 -- uptime
+  kennel guest exec web1 -- sh -c 'df -h | tail -1'
+  kennel guest exec web1 --stdin -- tee /etc/motd < motd
+
+Ends with the program's exit status.")]
+    Exec {
+        guest: GuestName,
+        /// Give the program what stdin holds
+        #[arg(long)]
+        stdin: bool,
+        /// The program and its arguments; no shell is involved
+        #[arg(required = true, last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+}
+
+/// A guest that something is done to.
+#[derive(Debug, Args)]
+pub struct OneGuest {
+    guest: GuestName,
+    /// Do not wait; print the job's id
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    name: GuestName,
+    /// What its first disk is made from; an empty disk without it
+    #[arg(long)]
+    image: Option<ImageName>,
+    /// As in 512M or 2G [default: 512M, or 128M for an image with its own kernel]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// Processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u32,
+    /// A disk's size, once for each disk [default: one, as large as the image needs]
+    #[arg(long = "disk", value_name = "SIZE")]
+    disks: Vec<Bytes>,
+    /// `mirror` keeps a second copy on another host, `local` does not [default: mirror, when there are two hosts]
+    #[arg(long)]
+    pool: Option<Pool>,
+    /// What it attaches to [default: the network called default, if there is one]
+    #[arg(long)]
+    network: Option<NetworkName>,
+    /// Its address on that network
+    #[arg(long)]
+    address: Option<IpAddr>,
+    /// cloud-init's user-data, or a script that begins with #!
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// A public key that may log in; can be given again
+    #[arg(long = "ssh-key", value_name = "FILE")]
+    ssh_keys: Vec<PathBuf>,
+    /// Where it should run, if that host can take it
+    #[arg(long)]
+    host: Option<HostName>,
+    /// Who comes back first when a host is lost: higher before lower
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// Make it, and leave it off
+    #[arg(long)]
+    no_start: bool,
+    /// Do not wait; print the job's id
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(arguments) => create(context, arguments).await,
+        Command::List { watch: true } => {
+            listing::watch::<GuestView>(context, context.client()?.watch_guests()).await
+        }
+        Command::List { watch: false } => listing::print(context, &context.client()?.guests().await?),
+        Command::Show { guest } => {
+            let view = context.client()?.guest(&guest).await?;
+            context.output.result(&view, |coloured| show(&view, Timestamp::now(), coloured))
+        }
+        Command::Start(OneGuest { guest, no_wait }) => {
+            let client = context.client()?;
+            let job = client.start_guest(&guest).await?;
+            finish(context, &client, job, &guest, no_wait).await
+        }
+        Command::Stop(OneGuest { guest, no_wait }) => {
+            let client = context.client()?;
+            let job = client.stop_guest(&guest).await?;
+            finish(context, &client, job, &guest, no_wait).await
+        }
+        Command::Restart(OneGuest { guest, no_wait }) => {
+            let client = context.client()?;
+            let job = client.restart_guest(&guest).await?;
+            finish(context, &client, job, &guest, no_wait).await
+        }
+        Command::Delete { guest: OneGuest { guest, no_wait }, yes } => {
+            let client = context.client()?;
+            let view = client.guest(&guest).await?;
+            terminal::confirm(&format!("delete the guest '{guest}'"), &what_goes(&view), yes)?;
+            let job = client.delete_guest(&guest).await?;
+            progress::finish(context, &client, job, no_wait).await
+        }
+        Command::Console { guest, seconds } => console::attach(&context.client()?, &guest, seconds).await,
+        Command::Exec { guest, stdin, command } => exec(context, &guest, stdin, command).await,
+    }
+}
+
+/// Waits for a job, and says where the guest is after it.
+async fn finish(
+    context: &Context,
+    client: &Client,
+    job: api::JobView,
+    guest: &GuestName,
+    no_wait: bool,
+) -> Result<(), Failure> {
+    if no_wait || context.output.format != Format::Table {
+        return progress::finish(context, client, job, no_wait).await;
+    }
+    let job = progress::wait(context, client, job).await?;
+    progress::verdict(&job)?;
+    // The job has ended well whatever this says: a host that goes silent now does not undo it.
+    let line = match client.guest(guest).await {
+        Ok(view) => whereabouts(&view),
+        Err(_) => format!("Done: {}.", job.what),
+    };
+    crate::output::say(&format!("{line}\n"))
+}
+
+fn whereabouts(view: &GuestView) -> String {
+    let address = address_of(view).map(|address| format!(", its address is {address}")).unwrap_or_default();
+    match (&view.host, &view.secondary) {
+        (Some(host), Some(secondary)) => {
+            format!("{} is {} on {host}, mirrored to {secondary}{address}.", view.name, view.phase)
+        }
+        (Some(host), None) => format!("{} is {} on {host}{address}.", view.name, view.phase),
+        (None, _) => format!("{} is {}.", view.name, view.phase),
+    }
+}
+
+/// The first address that a guest was given.
+pub fn address_of(view: &GuestView) -> Option<IpAddr> {
+    view.spec.nics.iter().find_map(|nic| nic.address).map(|net| net.addr())
+}
+
+async fn create(context: &Context, arguments: CreateArguments) -> Result<(), Failure> {
+    let no_wait = arguments.no_wait;
+    let request = request(arguments)?;
+    let client = context.client()?;
+    let job = client.create_guest(&request).await?;
+    finish(context, &client, job, &request.name, no_wait).await
+}
+
+/// What the arguments ask for, the files read.
+fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
+    let asked = format!("create the guest '{}'", arguments.name);
+    let user_data = arguments.user_data.as_deref().map(|path| read_text(&asked, path)).transpose()?;
+    let mut ssh_keys = Vec::new();
+    for path in &arguments.ssh_keys {
+        let text = read_text(&asked, path)?;
+        ssh_keys.extend(public_keys(&asked, path, &text)?);
+    }
+    let mut disks: Vec<_> =
+        arguments.disks.iter().map(|size| CreateDisk { size: Some(*size), pool: arguments.pool }).collect();
+    if disks.is_empty() && arguments.pool.is_some() {
+        disks.push(CreateDisk { size: None, pool: arguments.pool });
+    }
+    Ok(CreateGuest {
+        image: arguments.image,
+        memory: arguments.memory,
+        vcpus: arguments.vcpus,
+        disks,
+        network: arguments.network,
+        address: arguments.address,
+        user_data,
+        ssh_keys,
+        host: arguments.host,
+        priority: arguments.priority,
+        start: !arguments.no_start,
+        ..CreateGuest::new(arguments.name)
+    })
+}
+
+fn read_text(asked: &str, path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::refused(
+            asked,
+            format!("{} cannot be read: {error}", path.display()),
+            "name a text file that you may read",
+        )
+    })
+}
+
+/// The keys in a file such as `id_ed25519.pub` or `authorized_keys`.
+fn public_keys(asked: &str, path: &Path, text: &str) -> Result<Vec<String>, Failure> {
+    if text.contains("PRIVATE KEY") {
+        return Err(Failure::refused(
+            asked,
+            format!("{} holds a private key, which nobody else may see", path.display()),
+            format!("give the public one, as in {}.pub", path.display()),
+        ));
+    }
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<_> = lines.map(str::to_owned).collect();
+    let is_key = |line: &String| line.contains("ssh-") || line.contains("ecdsa-") || line.contains("sk-");
+    if keys.is_empty() || !keys.iter().all(is_key) {
+        return Err(Failure::refused(
+            asked,
+            format!("{} holds no SSH public key", path.display()),
+            "give a file such as ~/.ssh/id_ed25519.pub",
+        ));
+    }
+    Ok(keys)
+}
+
+/// What is lost when a guest is deleted.
+fn what_goes(view: &GuestView) -> Vec<String> {
+    let place = view.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
+    let mut lines = vec![format!(
+        "The guest {} ({}{place}) will be ended at once, and these disks of it destroyed for good:",
+        view.name, view.phase
+    )];
+    lines.extend(view.volumes.iter().map(|volume| {
+        let hosts: Vec<_> = volume.replicas.iter().map(|replica| replica.host.to_string()).collect();
+        let hosts = if hosts.is_empty() { "not placed yet".to_owned() } else { hosts.join(" and ") };
+        format!("  disk {}: {}, pool {}, on {hosts}", volume.disk, volume.size, volume.pool)
+    }));
+    lines
+}
+
+async fn exec(
+    context: &Context,
+    guest: &GuestName,
+    stdin: bool,
+    command: Vec<String>,
+) -> Result<(), Failure> {
+    let asked = format!("run {} in the guest '{guest}'", command.first().map_or("a program", String::as_str));
+    let mut input = Vec::new();
+    if stdin {
+        let read = std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut input);
+        read.map_err(|error| {
+            Failure::refused(&asked, format!("stdin cannot be read: {error}"), "leave --stdin out")
+        })?;
+    }
+    let waiting = progress::Waiting::new("waiting for the program");
+    let answer = context.client()?.exec(guest, &ExecRequest { command, input: Blob(input) }).await;
+    waiting.clear();
+    let answer = answer?;
+    match context.output.format {
+        Format::Table => {
+            // Its stderr first goes out whole; the two were never one stream.
+            std::io::Write::write_all(&mut std::io::stderr().lock(), &answer.stderr.0)
+                .unwrap_or_else(|error| note(&format!("kennel: stderr cannot be written: {error}")));
+            write_stdout(&answer.stdout.0)?;
+        }
+        Format::Json | Format::Yaml => context.output.result(&answer, |_| String::new())?,
+    }
+    match u8::try_from(answer.exit_status) {
+        Ok(0) => Ok(()),
+        Ok(status) => Err(Failure::Status(status)),
+        // As shells count a program that a signal ended.
+        Err(_) => Err(Failure::Status(u8::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<usize, &str>) {
+        let keys = public_keys("create the guest 'web1'", Path::new("key"), text);
+        match (keys, expected) {
+            (Ok(keys), Ok(count)) => assert_eq!(keys.len(), count, "{text}"),
+            (Err(failure), Err(part)) => {
+                let sentence = failure.sentence().unwrap();
+                assert!(sentence.contains(part), "{sentence}");
+            }
+            (keys, expected) => panic!("{keys:?} for {text:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_public_ones() {
+        check("ssh-ed25519 AAAA me\n", Ok(1));
+        check("# mine\nssh-ed25519 AAAA me\n\necdsa-sha2-nistp256 AAAA you\n", Ok(2));
+        check("-----BEGIN OPENSSH PRIVATE KEY-----\n", Err("holds a private key"));
+        check("hello\n", Err("holds no SSH public key"));
+        check("", Err("holds no SSH public key"));
+    }
+}

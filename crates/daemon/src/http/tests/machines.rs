@@ -1,0 +1,141 @@
+//! Reaching into guests, on this host and through another one.
+
+use std::sync::Arc;
+
+use api::{Blob, ConsoleEvent, CreateGuest, ExecRequest, ProblemKind};
+use async_trait::async_trait;
+use host::{
+    ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MirrorState,
+    RunState,
+};
+use model::{Epoch, GuestState, VolumeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::broadcast;
+
+use super::fixture::{PATIENCE, TestCluster, guest, refusal};
+
+/// A machine whose serial port answers in capitals and ends at a `q`, and whose commands are echoed.
+#[derive(Debug)]
+struct Parrot(MachineLabel);
+
+#[async_trait]
+impl Machine for Parrot {
+    fn label(&self) -> &MachineLabel {
+        &self.0
+    }
+    fn events(&self) -> broadcast::Receiver<MachineEvent> {
+        broadcast::channel(1).1
+    }
+    fn ended(&self) -> Option<MachineEnd> {
+        None
+    }
+    async fn run_state(&self) -> Result<RunState, HostError> {
+        Ok(RunState::Running)
+    }
+    async fn resume(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn request_shutdown(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn kill(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn attach_mirror(
+        &self,
+        _: VolumeId,
+        _: std::net::SocketAddr,
+        _: &ExportName,
+        _: Fill,
+    ) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn mirror(&self, _: VolumeId) -> Result<MirrorState, HostError> {
+        Ok(MirrorState::Absent)
+    }
+    async fn let_go(&self, _: VolumeId) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn serial(&self) -> Result<UnixStream, HostError> {
+        let (ours, mut guests) = UnixStream::pair().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok(length @ 1..) = guests.read(&mut buffer).await {
+                if buffer[..length].contains(&b'q') {
+                    return;
+                }
+                guests.write_all(&buffer[..length].to_ascii_uppercase()).await.unwrap();
+            }
+        });
+        Ok(ours)
+    }
+    async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError> {
+        if command[0] == "missing" {
+            return Err(HostError::NotFound("there is no program 'missing' in the guest".to_owned()));
+        }
+        let stdout = format!("{command:?}").into_bytes();
+        Ok(ExecResult { exit_status: 3, stdout, stderr: input.to_vec() })
+    }
+}
+
+/// Two hosts, a guest on the second.
+async fn cluster_with_guest() -> TestCluster {
+    let cluster = TestCluster::start(2).await;
+    let name = guest("web1");
+    cluster.client().create_guest(&CreateGuest::new(name.clone())).await.unwrap();
+    cluster.settle(&name, 1, GuestState::Running).await;
+    let id = cluster.state.view().guests[&name].id;
+    let label = MachineLabel { guest: name, id, epoch: Epoch::FIRST, boot_generation: 1 };
+    cluster.hosts[1].backend.machines.lock().unwrap().insert(id, Arc::new(Parrot(label)));
+    cluster
+}
+
+#[tokio::test]
+async fn a_command_runs_inside_whichever_host_is_asked() {
+    let cluster = cluster_with_guest().await;
+    for asked in [0, 1] {
+        let client = cluster.client_of(asked);
+        let command = vec!["cat".to_owned(), "a b".to_owned()];
+        let request = ExecRequest { command, input: Blob(vec![0, 255, 10]) };
+        let answer = client.exec(&guest("web1"), &request).await.unwrap();
+        assert_eq!(answer.exit_status, 3);
+        assert_eq!(
+            (answer.stdout.0.as_slice(), answer.stderr.0),
+            (&br#"["cat", "a b"]"#[..], vec![0, 255, 10])
+        );
+        let request = ExecRequest { command: vec!["missing".to_owned()], input: Blob::default() };
+        let problem = refusal(client.exec(&guest("web1"), &request).await);
+        assert!(problem.why.contains("no program 'missing'"), "{problem}");
+    }
+}
+
+async fn receive(console: &mut api::Console) -> ConsoleEvent {
+    tokio::time::timeout(PATIENCE, console.receive()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_console_is_a_two_way_stream_until_the_machine_ends() {
+    let cluster = cluster_with_guest().await;
+    for asked in [0, 1] {
+        let mut console = cluster.client_of(asked).console(&guest("web1")).await.unwrap();
+        console.send(b"hello").await.unwrap();
+        assert_eq!(receive(&mut console).await, ConsoleEvent::Output(b"HELLO".to_vec()), "through {asked}");
+        console.send(b"q").await.unwrap();
+        assert_eq!(receive(&mut console).await, ConsoleEvent::Ended("the guest's machine ended".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_console_says_why() {
+    let cluster = cluster_with_guest().await;
+    let client = cluster.client_of(0);
+    assert_eq!(refusal(client.console(&guest("none")).await).kind, ProblemKind::NotFound);
+    client.create_guest(&CreateGuest::new(guest("web2"))).await.unwrap();
+    assert!(refusal(client.console(&guest("web2")).await).why.contains("no host yet"));
+    cluster.settle(&guest("web2"), 1, GuestState::Stopped).await;
+    let problem = refusal(client.console(&guest("web2")).await);
+    assert_eq!(problem.instead, "start it with `kennel guest start web2`", "passed on word for word");
+    cluster.lose_host(1).await;
+    assert!(refusal(client.console(&guest("web1")).await).why.contains("its host host2 is lost"));
+}

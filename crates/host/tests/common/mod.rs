@@ -1,0 +1,194 @@
+//! What the tests of machines and mirrors share: a folder that stands for two hosts, and guests that need no
+//! image.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+pub mod writer;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use host::qemu::{QemuConfig, QemuDriver, RunAs};
+use host::replica::{ReplicaConfig, StorageDaemon};
+use host::{
+    BootFiles, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel, MirrorState,
+};
+use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, VolumeId};
+use uuid::Uuid;
+
+/// Generous: two busy cores and emulation.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A guest that shuts down as soon as it boots: `mov $0x604,%dx; mov $0x2000,%ax; out %ax,%dx; hlt`.
+const QUITTER: &[u8] = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4];
+
+/// One folder with everything in it. Whatever still runs out of it is ended with it.
+pub struct Bench {
+    folder: tempfile::TempDir,
+    pub guest: GuestId,
+    pub volume: VolumeId,
+    listen: SocketAddr,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        // Others than root must be able to reach into it.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = free.local_addr().unwrap();
+        let bench = Bench { folder, guest: GuestId(Uuid::now_v7()), volume: VolumeId(Uuid::now_v7()), listen };
+        let mut quitter = vec![0; writer::DISK];
+        quitter[..QUITTER.len()].copy_from_slice(QUITTER);
+        quitter[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(bench.path("quitter.raw"), quitter).unwrap();
+        std::fs::write(bench.path("primary.raw"), writer::disk()).unwrap();
+        std::fs::write(bench.path("secondary.raw"), vec![0xa5; writer::DISK]).unwrap();
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn driver(&self, run_as: Option<RunAs>) -> QemuDriver {
+        QemuDriver::new(QemuConfig { run_as, ..QemuConfig::new(self.path("run"), self.path("state")) })
+    }
+
+    pub fn replicas(&self, run_as: Option<RunAs>) -> StorageDaemon {
+        StorageDaemon::new(ReplicaConfig { run_as, ..ReplicaConfig::new(self.path("run"), self.listen) })
+    }
+
+    pub fn replica_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub fn export(&self, epoch: u64) -> ExportName {
+        ExportName::new(self.volume, Epoch(epoch), BootId(self.guest.0))
+    }
+
+    pub fn config(&self, disk: &str) -> MachineConfig {
+        MachineConfig {
+            label: MachineLabel {
+                guest: "web1".parse().unwrap(),
+                id: self.guest,
+                epoch: Epoch(1),
+                boot_generation: 1,
+            },
+            vcpus: 1,
+            memory: Bytes::mib(64),
+            accelerator: AcceleratorKind::Tcg,
+            boot: BootFiles::Disk,
+            disks: vec![MachineDisk { volume: self.volume, path: self.path(disk) }],
+            seed: None,
+            nics: Vec::new(),
+        }
+    }
+
+    /// A guest that writes records, and has written some.
+    pub async fn writing_guest(&self) -> Arc<dyn Machine> {
+        let machine = self.driver(None).launch(&self.config("primary.raw")).await.unwrap();
+        machine.resume().await.unwrap();
+        self.writes_on().await;
+        machine
+    }
+
+    fn serial_log(&self) -> Vec<u8> {
+        std::fs::read(self.driver(None).serial_log(self.guest)).unwrap_or_default()
+    }
+
+    /// The last record that the guest was told is safe.
+    pub fn acknowledged(&self) -> u32 {
+        writer::last_acknowledged(&self.serial_log())
+    }
+
+    /// Whether the guest was ever told that a write failed.
+    pub fn write_failed(&self) -> bool {
+        self.serial_log().split(|byte| *byte == b'\n').any(|line| line == b"E")
+    }
+
+    /// Waits until the guest has written some more records.
+    pub async fn writes_on(&self) {
+        let before = self.acknowledged();
+        wait_until("the guest writes", || self.acknowledged() > before + 5).await;
+    }
+
+    /// Waits until the guest has not got a record written for a while, and gives the last one. A guest that
+    /// can write does so hundreds of times a second.
+    pub async fn held(&self) -> u32 {
+        let mut last = (self.acknowledged(), Instant::now());
+        wait_until("the guest's writes are held", || {
+            let now = self.acknowledged();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > Duration::from_millis(700)
+        })
+        .await;
+        last.0
+    }
+
+    pub fn disk(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Processes of a program that run out of this folder.
+    pub fn pids(&self, program: &str) -> Vec<i32> {
+        let folder = self.folder.path().to_str().unwrap().to_owned();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).into_owned();
+                line.split('\0').next().is_some_and(|zero| zero.ends_with(program)) && line.contains(&folder)
+            })
+            .collect()
+    }
+
+    /// As if the process had crashed.
+    pub fn kill_9(&self, program: &str) {
+        let pids = self.pids(program);
+        assert!(!pids.is_empty(), "no {program} runs");
+        for pid in pids {
+            signal(pid, "-KILL");
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for program in ["qemu-system-x86_64", "qemu-storage-daemon"] {
+            self.pids(program).into_iter().for_each(|pid| signal(pid, "-KILL"));
+        }
+    }
+}
+
+pub fn signal(pid: i32, signal: &str) {
+    Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+}
+
+pub async fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < deadline, "waited {} s in vain until {what}", PATIENCE.as_secs());
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+pub async fn wait_until_ready(machine: &Arc<dyn Machine>, volume: VolumeId) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match machine.mirror(volume).await.unwrap() {
+            MirrorState::Ready => return,
+            MirrorState::Filling { done, total } => assert!(done <= total),
+            state @ (MirrorState::Absent | MirrorState::Broken(_)) => panic!("the mirror is {state:?}"),
+        }
+        assert!(Instant::now() < deadline, "the mirror does not get ready");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,153 @@
+//! Machines on a real QEMU: started, found again, ended.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{Bench, signal, wait_until};
+use host::qemu::RunAs;
+use host::{Fill, HostError, Hypervisor, MachineEnd, MachineEvent, ReplicaServer, RunState};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+#[tokio::test]
+async fn a_machine_is_started_paused_then_runs_and_is_ended() {
+    let bench = Bench::new();
+    let driver = bench.driver(None);
+    let machine = driver.launch(&bench.config("primary.raw")).await.unwrap();
+    let mut events = machine.events();
+    assert_eq!(machine.run_state().await.unwrap(), RunState::Prelaunch);
+    machine.resume().await.unwrap();
+    assert_eq!(machine.run_state().await.unwrap(), RunState::Running);
+    bench.writes_on().await;
+    machine.kill().await.unwrap();
+    machine.kill().await.unwrap();
+    assert_eq!(machine.ended(), Some(MachineEnd::Died));
+    assert_eq!(machine.run_state().await.unwrap(), RunState::Ended);
+    assert_eq!(events.recv().await.unwrap(), MachineEvent::Gone(MachineEnd::Died));
+    assert!(bench.pids(QEMU).is_empty());
+    assert!(driver.adopt().await.unwrap().is_empty());
+    driver.forget(bench.guest).await.unwrap();
+    assert!(!bench.path("state/guests").join(bench.guest.to_string()).exists());
+}
+
+#[tokio::test]
+async fn a_machine_outlives_its_driver_and_is_adopted() {
+    let bench = Bench::new();
+    let config = bench.config("primary.raw");
+    let machine = bench.writing_guest().await;
+    let pids = bench.pids(QEMU);
+    drop(machine);
+    bench.writes_on().await;
+
+    let adopted = bench.driver(None).adopt().await.unwrap();
+    assert_eq!(adopted.len(), 1);
+    assert_eq!(adopted[0].label(), &config.label);
+    assert_eq!(adopted[0].run_state().await.unwrap(), RunState::Running);
+    assert_eq!(bench.pids(QEMU), pids);
+    let again = bench.driver(None).launch(&config).await.unwrap_err();
+    assert!(matches!(again, HostError::Conflict(_)), "{again}");
+    assert!(again.to_string().contains("it runs already"), "{again}");
+    let busy = bench.driver(None).forget(bench.guest).await.unwrap_err();
+    assert!(matches!(busy, HostError::Conflict(_)), "{busy}");
+    bench.writes_on().await;
+    adopted[0].kill().await.unwrap();
+    assert!(bench.pids(QEMU).is_empty());
+}
+
+#[tokio::test]
+async fn a_machine_whose_number_was_never_noted_is_adopted_too() {
+    let bench = Bench::new();
+    drop(bench.writing_guest().await);
+    let record = bench.path("run/guests").join(bench.guest.to_string()).join("label.json");
+    let mut fields: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    fields["process"] = serde_json::Value::Null;
+    std::fs::write(&record, fields.to_string()).unwrap();
+
+    assert_eq!(bench.driver(None).adopt().await.unwrap().len(), 1);
+    // And noted now.
+    let fields: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(fields["process"]["pid"], bench.pids(QEMU)[0]);
+}
+
+#[tokio::test]
+async fn a_machine_without_a_readable_label_is_ended_not_adopted() {
+    let bench = Bench::new();
+    drop(bench.writing_guest().await);
+    let record = bench.path("run/guests").join(bench.guest.to_string()).join("label.json");
+    std::fs::write(record, "{}").unwrap();
+    assert!(bench.driver(None).adopt().await.unwrap().is_empty());
+    assert!(bench.pids(QEMU).is_empty());
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_answer_is_ended_not_adopted() {
+    let bench = Bench::new();
+    drop(bench.writing_guest().await);
+    signal(bench.pids(QEMU)[0], "-STOP");
+    assert!(bench.driver(None).adopt().await.unwrap().is_empty());
+    assert!(bench.pids(QEMU).is_empty());
+}
+
+#[tokio::test]
+async fn a_guest_that_shuts_down_is_told_from_one_that_dies() {
+    let bench = Bench::new();
+    let machine = bench.driver(None).launch(&bench.config("quitter.raw")).await.unwrap();
+    machine.resume().await.unwrap();
+    wait_until("the guest has shut down", || machine.ended().is_some()).await;
+    assert_eq!(machine.ended(), Some(MachineEnd::GuestShutdown));
+
+    let machine = bench.writing_guest().await;
+    bench.kill_9(QEMU);
+    wait_until("the death is noticed", || machine.ended().is_some()).await;
+    assert_eq!(machine.ended(), Some(MachineEnd::Died));
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why_and_leaves_nothing() {
+    let bench = Bench::new();
+    let driver = bench.driver(None);
+    let absent = driver.launch(&bench.config("absent.raw")).await.unwrap_err();
+    assert!(matches!(absent, HostError::NotFound(_)), "{absent}");
+
+    let machine = bench.writing_guest().await;
+    let mut rival = bench.config("primary.raw");
+    rival.label.id = model::GuestId(bench.volume.0);
+    let locked = driver.launch(&rival).await.unwrap_err().to_string();
+    assert!(locked.contains("lock"), "two writers of one disk: {locked}");
+    assert_eq!(bench.pids(QEMU).len(), 1);
+    bench.writes_on().await;
+    drop(machine);
+}
+
+#[tokio::test]
+async fn the_serial_port_can_be_listened_to() {
+    let bench = Bench::new();
+    let machine = bench.writing_guest().await;
+    let mut stream = machine.serial().await.unwrap();
+    let mut heard = [0; 64];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut heard).await.unwrap();
+    assert!(heard.contains(&b'\n'), "{heard:?}");
+}
+
+#[tokio::test]
+async fn machines_and_replicas_run_as_an_unprivileged_user() {
+    let Some(nobody) = RunAs::look_up("nobody") else { return };
+    let bench = Bench::new();
+    let driver = bench.driver(Some(nobody));
+    let machine = driver.launch(&bench.config("primary.raw")).await.unwrap();
+    machine.resume().await.unwrap();
+    bench.writes_on().await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bench.pids(QEMU)[0])).unwrap();
+    let expected = format!("Uid:\t{0}\t{0}\t{0}\t{0}", nobody.uid);
+    assert!(status.contains(&expected), "{status}");
+    assert!(status.contains("Seccomp:\t2"), "the sandbox is off: {status}");
+
+    let replicas = bench.replicas(Some(nobody));
+    replicas.serve(bench.volume, &bench.export(1), bench.path("secondary.raw")).await.unwrap();
+    let target = bench.replica_address();
+    machine.attach_mirror(bench.volume, target, &bench.export(1), Fill::Everything).await.unwrap();
+    common::wait_until_ready(&machine, bench.volume).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bench.pids("qemu-storage-daemon")[0]));
+    assert!(status.unwrap().contains(&expected));
+    machine.kill().await.unwrap();
+}

@@ -1,0 +1,241 @@
+//! A lab, driven as its user would: through the `kennel` command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::wait;
+
+/// How long anything may take that a lab does on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// A lab that is taken down when it is dropped, unless `KENNEL_KEEP_LAB` is set.
+#[derive(Debug)]
+pub struct Lab {
+    pub name: String,
+    folder: PathBuf,
+    keep: bool,
+}
+
+/// The `kennel` that was built with this program.
+pub fn kennel_binary() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find this program")?;
+    let near = own.ancestors().skip(1).take(3).map(|folder| folder.join("kennel"));
+    near.into_iter()
+        .find(|path| path.is_file())
+        .context("find `kennel` beside this program: `make build` makes it")
+}
+
+impl Lab {
+    /// Builds a lab of its own, with the tiny image in its catalogue.
+    pub fn up(name: &str, hosts: u32) -> Result<Lab> {
+        let base = std::env::temp_dir().join("kennel-e2e");
+        let lab = Lab {
+            name: name.to_owned(),
+            folder: base.clone(),
+            keep: std::env::var_os("KENNEL_KEEP_LAB").is_some(),
+        };
+        lab.lab(&["down"]).ok();
+        lab.lab(&["up", "--hosts", &hosts.to_string()])?;
+        lab.import_tiny(&base)?;
+        Ok(lab)
+    }
+
+    /// A lab that somebody else brought up, and that stays.
+    pub fn existing(name: &str, folder: PathBuf) -> Lab {
+        Lab { name: name.to_owned(), folder, keep: true }
+    }
+
+    /// The folder of this lab.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    pub fn client_config(&self) -> PathBuf {
+        self.folder().join("client.toml")
+    }
+
+    /// What a host keeps in its state directory.
+    pub fn state_of(&self, host: &str) -> PathBuf {
+        self.folder().join("hosts").join(host).join("state")
+    }
+
+    pub fn command(&self) -> Result<Command> {
+        let mut command = Command::new(kennel_binary()?);
+        command
+            .env("KENNEL_CONFIG", self.client_config())
+            .env("KENNEL_LAB_NAME", &self.name)
+            .env("KENNEL_LAB_DIR", &self.folder)
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `kennel` and answers whatever it says.
+    pub fn try_kennel(&self, words: &[&str]) -> Result<Output> {
+        self.command()?.args(words).output().context("run kennel")
+    }
+
+    /// Runs `kennel`, which must succeed.
+    pub fn kennel(&self, words: &[&str]) -> Result<String> {
+        let output = self.try_kennel(words)?;
+        if !output.status.success() {
+            bail!("`kennel {}` failed: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `kennel`, which must refuse with exit status 1 and a sentence; answers the sentence.
+    pub fn refused(&self, words: &[&str]) -> Result<String> {
+        let output = self.try_kennel(words)?;
+        let sentence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        ensure!(
+            output.status.code() == Some(1),
+            "`kennel {}`: {:?}: {sentence}",
+            words.join(" "),
+            output.status
+        );
+        ensure!(sentence.starts_with("kennel: "), "`kennel {}` said: {sentence}", words.join(" "));
+        Ok(sentence)
+    }
+
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        let text = self.kennel(&[words, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("understand `kennel {}`", words.join(" ")))
+    }
+
+    pub fn lab(&self, words: &[&str]) -> Result<String> {
+        self.kennel(&[&["lab"], words].concat())
+    }
+
+    /// The tiny image: built once on this machine, imported from then on.
+    fn import_tiny(&self, base: &Path) -> Result<()> {
+        let cache = base.join("tiny");
+        let (disk, kernel, initrd) = (cache.join("disk"), cache.join("kernel"), cache.join("initrd"));
+        let words = cache.join("command-line");
+        if words.is_file() {
+            let command_line = std::fs::read_to_string(&words).context("read the image's command line")?;
+            let path = |path: &Path| path.display().to_string();
+            self.kennel(&[
+                "image",
+                "import",
+                "tiny",
+                &path(&disk),
+                "--kernel",
+                &path(&kernel),
+                "--initrd",
+                &path(&initrd),
+                "--command-line",
+                &command_line,
+            ])?;
+        } else {
+            self.kennel(&["image", "build", "tiny"])?;
+            let view = self.json(&["image", "show", "tiny"])?;
+            let image = &view["image"];
+            std::fs::create_dir_all(&cache)?;
+            let origin = image["imported_on"].as_str().context("the image's origin")?;
+            for (part, path) in [("disk", &disk), ("kernel", &kernel), ("initrd", &initrd)] {
+                let sha256 = image[part]["sha256"].as_str().context("the file's hash")?;
+                std::fs::copy(self.state_of(origin).join("images").join(sha256), path)?;
+            }
+            // Last: it says that the rest is there.
+            std::fs::write(&words, image["kernel_command_line"].as_str().unwrap_or_default())?;
+        }
+        self.wait_for_image("tiny")
+    }
+
+    /// Every host has the image's bytes.
+    fn wait_for_image(&self, image: &str) -> Result<()> {
+        wait("the image to be on every host", LIMIT, || {
+            let hosts = self.json(&["host", "list"])?;
+            let hosts = hosts.as_array().context("a list")?;
+            let has = |host: &Value| {
+                let images = host["report"]["images"].as_array();
+                images.is_some_and(|images| images.iter().any(|name| name == image))
+            };
+            Ok(hosts.iter().all(has).then_some(()))
+        })
+    }
+
+    pub fn guest(&self, name: &str) -> Result<Value> {
+        self.json(&["guest", "show", name])
+    }
+
+    /// Waits until a guest is in a phase, on whatever host; answers its view.
+    pub fn wait_for_phase(&self, name: &str, phase: &str) -> Result<Value> {
+        wait(&format!("the guest {name} to be {phase}"), LIMIT, || {
+            let guest = self.guest(name)?;
+            Ok((guest["phase"] == phase).then_some(guest))
+        })
+    }
+
+    /// Waits until all volumes of a guest are in sync on two hosts, and it runs.
+    pub fn wait_for_sync(&self, name: &str) -> Result<Value> {
+        wait(&format!("the guest {name} to run with both replicas in sync"), LIMIT, || {
+            let guest = self.guest(name)?;
+            let volumes = guest["volumes"].as_array().context("volumes")?;
+            let in_sync = volumes.iter().all(|volume| volume["phase"] == "in-sync");
+            Ok((in_sync && guest["phase"] == "running").then_some(guest))
+        })
+    }
+
+    pub fn wait_for_hosts_online(&self, count: usize) -> Result<()> {
+        wait(&format!("{count} hosts to be online"), LIMIT, || {
+            let hosts = self.json(&["host", "list"])?;
+            let online = hosts.as_array().context("a list")?.iter().filter(|host| host["phase"] == "online");
+            Ok((online.count() == count).then_some(()))
+        })
+    }
+
+    /// The host of a guest's primary and of its secondary.
+    pub fn places(&self, name: &str) -> Result<(String, String)> {
+        let guest = self.guest(name)?;
+        let of = |key: &str| guest[key].as_str().map(str::to_owned);
+        Ok((of("host").context("the guest's host")?, of("secondary").context("the secondary's host")?))
+    }
+
+    pub fn leader(&self) -> Result<String> {
+        wait("a leader", LIMIT, || {
+            let status = self.json(&["cluster", "status"])?;
+            Ok(status["leader"].as_str().map(str::to_owned))
+        })
+    }
+
+    /// What kenneld says on a host.
+    pub fn log_of(&self, host: &str) -> String {
+        let path = self.folder().join("hosts").join(host).join("kenneld.log");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// No daemon has said that a person must look.
+    pub fn assert_no_errors(&self, hosts: u32) -> Result<()> {
+        for n in 1..=hosts {
+            let log = self.log_of(&format!("host{n}"));
+            if let Some(line) = log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked"))
+            {
+                bail!("kenneld on host{n} says: {line}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for n in 1..=3 {
+                let log = self.log_of(&format!("host{n}"));
+                let tail: Vec<&str> = log.lines().rev().take(40).collect();
+                eprintln!("--- kenneld on host{n}, its last lines");
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+        if !self.keep
+            && let Err(error) = self.lab(&["down"])
+        {
+            eprintln!("the lab {} is left behind: {error:#}", self.name);
+        }
+    }
+}

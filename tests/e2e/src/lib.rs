@@ -1,0 +1,29 @@
+//! What the end-to-end tests, the demo and the benchmarks share: a lab, guests that record what they were
+//! told was safe, and watchers that look from outside for what must never happen.
+
+pub mod lab;
+pub mod owners;
+pub mod recorder;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks at something that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits until `look` finds something. The limit is generous: it ends a test that would never end.
+pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        let why = match look() {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => String::new(),
+            Err(error) => format!(": {error:#}"),
+        };
+        if begin.elapsed() > limit {
+            bail!("waited {} s for {what}{why}", limit.as_secs());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
