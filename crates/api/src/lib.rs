@@ -47,3 +47,6 @@ pub const PORT: u16 = 7440;
 
 /// Set on a request that one host passes on to another; whoever gets it answers and passes nothing on.
 pub const FORWARDED_HEADER: &str = "kennel-forwarded";
+
+/// Set on an answer from a host that is cut off from the state store: what it says may be old.
+pub const OLD_HEADER: &str = "kennel-old";

@@ -40,8 +40,10 @@ enum Input {
 /// Why a connection to the console is over.
 #[derive(Debug)]
 enum Ended {
-    /// By the person, the time limit or a signal, as named.
+    /// By the person or the time limit, as named.
     Left(&'static str),
+    /// By a signal, as named.
+    Signal(&'static str),
     /// The other side is gone, and why.
     Broken(String),
     /// stdout or the like failed.
@@ -106,24 +108,31 @@ pub async fn attach(client: &Client, guest: &GuestName, seconds: Option<u32>) ->
                     Some(console) => console,
                     None => break,
                 },
-                _ = &mut signal => break,
+                name = &mut signal => return Err(interrupted(raw, name)),
             },
         };
         let ended = tokio::select! {
             ended = talk(connected, &mut session) => ended,
-            name = &mut signal => Ended::Left(name),
+            name = &mut signal => Ended::Signal(name),
         };
         match ended {
             Ended::Left(why) => {
                 session.say(&format!("{why}: detached; the guest goes on"));
                 break;
             }
+            Ended::Signal(name) => return Err(interrupted(raw, name)),
             Ended::Broken(why) => session.say(&format!("the console ended: {why}")),
             Ended::Failed(failure) => return Err(failure),
         }
     }
     drop(raw);
     Ok(())
+}
+
+/// The terminal is in order again before anything is said.
+fn interrupted(raw: Option<Raw>, signal: &str) -> Failure {
+    drop(raw);
+    Failure::Interrupted(format!("{signal}: detached; the guest goes on"))
 }
 
 /// Carries bytes in both directions until something ends.

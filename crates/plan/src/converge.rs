@@ -18,11 +18,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, BootId, Epoch, ExitReason, GuestSpec, HostName, InSync, Liveness, Pool, PowerWish, Replica,
     VolumeId,
 };
+
+/// Between two requests to shut down.
+const SHUTDOWN_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 /// Everything that one host knows about one guest at one moment.
 #[derive(Debug, Clone)]
@@ -50,8 +53,8 @@ pub struct Situation {
     pub ended_cleanly: bool,
     /// After failures: not to be tried before.
     pub not_before: Option<Timestamp>,
-    /// When this host asked the guest to shut down.
-    pub shutdown_asked_at: Option<Timestamp>,
+    /// When this host asked the guest to shut down, for the first time and for the last.
+    pub shutdown_asked_at: Option<(Timestamp, Timestamp)>,
     pub now: Timestamp,
 }
 
@@ -158,6 +161,13 @@ pub enum Step {
         rest: Rest,
         until: Option<Timestamp>,
     },
+}
+
+impl Step {
+    /// Why there is nothing to do, if so.
+    pub fn rest(&self) -> Option<&Rest> {
+        if let Step::Rest { rest, .. } = self { Some(rest) } else { None }
+    }
 }
 
 /// Why there is nothing to do.
@@ -345,12 +355,17 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
 }
 
 fn stop(s: &Situation) -> Step {
-    let Some(asked_at) = s.shutdown_asked_at else { return Step::Shutdown };
-    let deadline = asked_at + jiff::SignedDuration::from_secs(i64::from(s.spec.stop_timeout_s));
+    let Some((first, last)) = s.shutdown_asked_at else { return Step::Shutdown };
+    let deadline = first + SignedDuration::from_secs(i64::from(s.spec.stop_timeout_s));
+    // A guest that was still booting has not heard the first time.
+    let again = last + SHUTDOWN_AGAIN_AFTER;
     if s.now >= deadline {
-        return Step::End { why: ExitReason::Killed };
+        Step::End { why: ExitReason::Killed }
+    } else if s.now >= again {
+        Step::Shutdown
+    } else {
+        Step::Rest { rest: Rest::Stopping, until: Some(again.min(deadline)) }
     }
-    Step::Rest { rest: Rest::Stopping, until: Some(deadline) }
 }
 
 /// Keeps the mirrors of a running machine, and the record of who is in sync, as they should be.

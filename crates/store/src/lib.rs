@@ -4,6 +4,14 @@
 //! revision that was read. etcd is the store; [`memory`] is its twin for tests and the simulation, and both
 //! pass the same contract tests.
 //!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`keys`], [`codec`] | where each record stands, and its JSON |
+//! | [`Cache`], [`TxnBuilder`] | a watch folded into a view; transactions that compare what was read |
+//! | [`election`] | who runs the cluster-wide loops |
+//! | [`etcd`], [`member`] | the real store, and this host's process of it |
+//! | [`memory`] | the twin, with faults on demand |
+//!
 //! A commit whose outcome is unknown ([`StoreError::Unknown`]) may have happened: whoever sent it reads again
 //! before anybody acts.
 
@@ -172,6 +180,9 @@ pub enum StoreError {
     Refused(String),
 }
 
+/// The contract. Only [`commit`](Store::commit) answers [`StoreError::Unknown`]: the other calls are repeated
+/// until they are answered or [`StoreError::Unavailable`]. None hangs: each ends within a few seconds, a long
+/// listing within some more while its pages come. All may be called at once from many tasks.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
     /// Everything under a prefix, as a quorum sees it.
@@ -187,7 +198,7 @@ pub trait Store: Send + Sync + Debug {
     /// A new lease. The store may make `ttl` longer, never shorter.
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
 
-    /// Renews a lease once.
+    /// Renews a lease once. [`StoreError::LeaseGone`] is certain: its keys are gone, or about to go.
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError>;
 
     /// Ends a lease; the keys that hang on it go. Ending one that is over is no error.

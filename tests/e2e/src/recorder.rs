@@ -68,9 +68,11 @@ impl<'a> Recorder<'a> {
             let Ok(text) = std::fs::read(&log) else { continue };
             let text = String::from_utf8_lossy(&text);
             for line in text.split('\n').filter(|line| line.ends_with('\r')).map(str::trim) {
-                if let Some(n) = line.strip_prefix("ACK ").and_then(|n| n.parse().ok()) {
+                // The shell's prompt may stand before it on the same line.
+                let number = |word: &str| line.split_once(word)?.1.parse().ok();
+                if let Some(n) = number("ACK ") {
                     *reports.acknowledged.entry(n).or_default() += 1;
-                } else if let Some(n) = line.strip_prefix("RECORDER found ").and_then(|n| n.parse().ok()) {
+                } else if let Some(n) = number("RECORDER found ") {
                     reports.found.push(n);
                 }
             }

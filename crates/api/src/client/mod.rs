@@ -23,7 +23,7 @@ use reqwest::{Method, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{ClientConfig, FORWARDED_HEADER, Problem, ProblemKind};
+use crate::{ClientConfig, FORWARDED_HEADER, OLD_HEADER, Problem, ProblemKind};
 
 pub use console::{Console, ConsoleEvent, ConsoleReceiver, ConsoleSender};
 pub use error::ClientError;
@@ -215,8 +215,14 @@ impl Client {
     pub(crate) async fn send(&self, ask: &Ask) -> Result<Response, ClientError> {
         let mut silent = Vec::new();
         let mut without_store = None;
+        let mut old = None;
         for index in self.order() {
             match self.send_to(index, ask).await {
+                // A host that is cut off from the store answers from memory; another may know better.
+                Ok(response) if response.headers().contains_key(OLD_HEADER) && old.is_none() => {
+                    old = Some(response);
+                }
+                Ok(response) if response.headers().contains_key(OLD_HEADER) => {}
                 Ok(response) => {
                     self.prefer(index);
                     return Ok(response);
@@ -229,6 +235,9 @@ impl Client {
                 }
                 Err(Failure::Refused(problem)) => return Err(ClientError::Refused(problem)),
             }
+        }
+        if let Some(response) = old {
+            return Ok(response);
         }
         Err(match without_store {
             Some(problem) => ClientError::Refused(problem),

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::look::Look;
 use super::report::Reporter;
 use super::{Agent, peers};
 
@@ -28,6 +29,9 @@ const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(250);
 /// How long one try to settle an admission may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How often a guest with a damaged record is looked at although nothing is known to have happened.
+const DAMAGED_LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// After this long without a failure the next one is again the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
@@ -39,7 +43,9 @@ impl Handle {
     pub fn start(agent: Arc<Agent>, guest: GuestName, adopted: Option<Arc<dyn Machine>>) -> Handle {
         Handle(tokio::spawn(async move {
             let mut keeper = Keeper::new(agent, guest);
-            if let Some(machine) = adopted {
+            // A keeper of the same guest that ended may have left its machine.
+            let machine = adopted.or_else(|| keeper.agent.machine_of(keeper.id?));
+            if let Some(machine) = machine {
                 keeper.take_machine(machine, false).await;
             }
             keeper.run().await;
@@ -96,7 +102,8 @@ pub(super) struct Keeper {
     pub failed_at: Option<Instant>,
     /// What the last failure said.
     pub failure: Option<String>,
-    pub shutdown_asked_at: Option<Instant>,
+    /// When the guest was asked to shut down, for the first time and for the last.
+    pub shutdown_asked_at: Option<(Instant, Instant)>,
     /// Why the machine is being ended, if it is this keeper that ends it.
     pub ending: Option<ExitReason>,
     pub exit: Option<model::Exit>,
@@ -152,23 +159,34 @@ impl Keeper {
         loop {
             changes.borrow_and_update();
             self.notice_end();
-            let Some(situation) = self.look().await else {
-                self.agent.set_problem(&format!("guest/{}", self.guest), None);
-                return;
+            let situation = match self.look().await {
+                Look::At(situation) => situation,
+                Look::Damaged(why) => {
+                    self.agent.set_problem(&self.about(), Some(why));
+                    self.wait(&mut changes, DAMAGED_LOOK_EVERY).await;
+                    continue;
+                }
+                Look::Gone => {
+                    self.agent.set_problem(&self.about(), None);
+                    return;
+                }
             };
             if let Err(failure) = self.settle_soon(&situation).await {
                 tracing::debug!(guest = %self.guest, error = %failure.message, "an admission is still in doubt");
             }
             let step = next(&situation);
             self.say(&situation, &step);
-            match step {
-                Step::Rest { rest, until } => {
-                    let wait = self.pause_length(&situation, &rest, until);
-                    self.wait(&mut changes, wait).await;
-                }
-                step => self.attempt(&situation, step, &mut changes).await,
+            if let Step::Rest { rest, until } = &step {
+                let wait = self.pause_length(&situation, rest, *until);
+                self.wait(&mut changes, wait).await;
+            } else {
+                self.attempt(&situation, step, &mut changes).await;
             }
         }
+    }
+
+    pub(super) fn about(&self) -> String {
+        format!("guest/{}", self.guest)
     }
 
     /// Tries to settle an admission in doubt, but does not wait long for it.
@@ -305,7 +323,7 @@ impl Keeper {
             self.failed_at = Some(Instant::now());
             self.failure = Some("its QEMU died; see its log".into());
         }
-        let subject = format!("guest/{}", self.guest);
+        let subject = self.about();
         let message = format!("'{}' ended on {}: {}", self.guest, self.agent.me, describe(reason));
         match reason {
             ExitReason::Crashed | ExitReason::Killed | ExitReason::Disowned => {

@@ -14,6 +14,7 @@ use plan::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, S
 use plan::limits::{
     CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
 };
+use store::keys;
 use tokio::time::Instant;
 
 use super::Agent;
@@ -39,31 +40,55 @@ struct Secondary {
 }
 
 impl Records {
-    fn read(agent: &Agent, guest: &GuestName) -> Option<Records> {
+    /// `Ok(None)`: the store does not know the guest. `Err`: it does, but a record of the guest is damaged,
+    /// which must not be taken for one that is absent; the sentence names it.
+    fn read(agent: &Agent, guest: &GuestName) -> Result<Option<Records>, String> {
         let cache = agent.state.read();
         let view = cache.view();
-        let spec = view.guests.get(guest)?.clone();
-        let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id)?.clone();
+        let whole = |key: String| match view.damaged.get(&key) {
+            Some(why) => Err(format!("the record {key} is damaged, so the guest is left as it is: {why}")),
+            None => Ok(()),
+        };
+        whole(keys::guest(guest))?;
+        whole(keys::assignment(guest))?;
+        let Some(spec) = view.guests.get(guest).cloned() else { return Ok(None) };
+        let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id).cloned();
+        let Some(assignment) = assignment else { return Ok(None) };
+        for disk in &spec.disks {
+            whole(keys::in_sync(disk.volume))?;
+        }
         let set_of = |volume| Some((volume, view.in_sync.get(&volume)?.clone()));
         let secondary = assignment.secondary.as_ref().and_then(|name| {
             Some(Secondary { host: view.hosts.get(name)?.clone(), liveness: view.liveness(name) })
         });
-        Some(Records {
+        Ok(Some(Records {
             in_sync: spec.disks.iter().filter_map(|disk| set_of(disk.volume)).collect(),
             report: view.guest_reports.get(guest).filter(|r| r.guest_id == spec.id).cloned(),
             secondary,
             spec,
             assignment,
-        })
+        }))
     }
 }
 
+/// What a look has found.
+pub(super) enum Look {
+    At(Box<Situation>),
+    /// The store knows the guest, but cannot be understood. One sentence.
+    Damaged(String),
+    /// The store does not know the guest any more.
+    Gone,
+}
+
 impl Keeper {
-    /// Everything about the guest, or `None` when the store does not know it any more.
-    pub(super) async fn look(&mut self) -> Option<Situation> {
+    /// Everything about the guest.
+    pub(super) async fn look(&mut self) -> Look {
         let agent = self.agent.clone();
-        let records =
-            Records::read(&agent, &self.guest).filter(|records| Some(records.spec.id) == self.id)?;
+        let records = match Records::read(&agent, &self.guest) {
+            Err(damaged) => return Look::Damaged(damaged),
+            Ok(Some(records)) if Some(records.spec.id) == self.id => records,
+            Ok(_) => return Look::Gone,
+        };
         let Records { spec, assignment, mut in_sync, report, secondary } = records;
         if let Some(replica) = &self.maybe_admitted {
             for set in in_sync.values_mut() {
@@ -79,7 +104,7 @@ impl Keeper {
         let (now, instant) = (Timestamp::now(), Instant::now());
         let at = |when: Instant| now + signed(when, instant);
         let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
-        Some(Situation {
+        Look::At(Box::new(Situation {
             me: agent.me.clone(),
             boot: agent.boot,
             ended_cleanly: self.ended_cleanly(report.as_ref(), &assignment),
@@ -92,11 +117,11 @@ impl Keeper {
             promised_until: agent.promises.until(spec.id).map(at),
             exit,
             not_before: self.not_before().map(at),
-            shutdown_asked_at: self.shutdown_asked_at.map(at),
+            shutdown_asked_at: self.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
             now,
             spec,
             assignment,
-        })
+        }))
     }
 
     /// Whether the last run ended by the guest's own shutdown, and the store's report of the run before it
@@ -294,10 +319,10 @@ impl Keeper {
 
     /// Reports what was seen, and what is about to be done.
     pub(super) fn say(&mut self, s: &Situation, step: &Step) {
-        let about = format!("guest/{}", self.guest);
-        let stuck = match step {
-            Step::Rest { rest: Rest::Stuck(what), .. } => Some(what.clone()),
-            _ => None,
+        let about = self.about();
+        let stuck = match step.rest() {
+            Some(Rest::Stuck(what)) => Some(what.clone()),
+            Some(_) | None => None,
         };
         self.agent.set_problem(&about, stuck.clone().map(|what| format!("{}: {what}", self.guest)));
         if s.assignment.host != s.me {
@@ -326,9 +351,9 @@ impl Keeper {
     }
 
     fn message(&self, state: GuestState, step: &Step) -> Option<String> {
-        let waits = match step {
-            Step::Rest { rest: Rest::Waiting(why), .. } => Some(why.clone()),
-            _ => None,
+        let waits = match step.rest() {
+            Some(Rest::Waiting(why)) => Some(why.clone()),
+            Some(_) | None => None,
         };
         match state {
             GuestState::Failed | GuestState::Preparing | GuestState::Starting => {
@@ -348,11 +373,14 @@ impl Keeper {
             Step::Rest { rest: Rest::Stuck(_), .. } => GuestState::Failed,
             Step::Rest { rest: Rest::Stopping, .. } | Step::Shutdown => GuestState::Stopping,
             Step::End { .. } | Step::DeleteVolumes | Step::Withdraw { .. } => GuestState::Stopping,
-            _ if failing => GuestState::Failed,
+            Step::MakeVolumes { .. } | Step::TakeOver | Step::ClaimAlone | Step::Start { .. } if failing => {
+                GuestState::Failed
+            }
+            Step::Rest { rest: Rest::Waiting(_), .. } if failing => GuestState::Failed,
             Step::MakeVolumes { .. } | Step::TakeOver | Step::ClaimAlone => GuestState::Preparing,
             Step::Start { .. } => GuestState::Starting,
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
-            Step::Rest { .. }
+            Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }

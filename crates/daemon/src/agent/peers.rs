@@ -20,10 +20,13 @@ pub struct Sight {
     pub last_seen: Instant,
 }
 
+/// Who looks at which server.
+type Table = BTreeMap<(HostName, SocketAddr), watch::Receiver<Sight>>;
+
 /// Every replica server that somebody here looks at.
 #[derive(Debug, Clone, Default)]
 pub struct Looks {
-    looks: Arc<Mutex<BTreeMap<(HostName, SocketAddr), watch::Receiver<Sight>>>>,
+    looks: Arc<Mutex<Table>>,
 }
 
 impl Looks {

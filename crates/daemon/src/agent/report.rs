@@ -12,6 +12,11 @@ use super::Agent;
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// The change that caused a conflict is on its way here.
+const AFTER_CONFLICT: Duration = Duration::from_millis(20);
+
+const CONFLICTS_MAX: u32 = 10;
+
 /// Reports in the background, so that a store that does not answer delays nobody.
 #[derive(Debug)]
 pub struct Reporter {
@@ -27,10 +32,13 @@ impl Reporter {
                     let wish = wishes.borrow_and_update().clone();
                     let Some(report) = wish else { break };
                     match write(&agent, &report).await {
-                        Ok(()) => break,
-                        Err(error) => tracing::debug!(guest = %report.guest, %error, "a report waits"),
+                        Ok(Written::Yes | Written::NotOurs) => break,
+                        Ok(Written::Conflict) => tokio::time::sleep(AFTER_CONFLICT).await,
+                        Err(error) => {
+                            tracing::debug!(guest = %report.guest, %error, "a report waits");
+                            tokio::time::sleep(RETRY_AFTER).await;
+                        }
                     }
-                    tokio::time::sleep(RETRY_AFTER).await;
                 }
             }
         });
@@ -55,7 +63,21 @@ impl Reporter {
 
     /// Says it, and returns when the store has it and this host still owns the guest.
     pub async fn say_now(&self, agent: &Agent, report: GuestReport) -> Result<(), StoreError> {
-        write(agent, &report).await?;
+        let mut tries = CONFLICTS_MAX;
+        loop {
+            match write(agent, &report).await? {
+                Written::Yes => break,
+                Written::NotOurs => {
+                    return Err(StoreError::Refused("another host owns the guest".into()));
+                }
+                // The background report was quicker.
+                Written::Conflict if tries > 0 => tries -= 1,
+                Written::Conflict => {
+                    return Err(StoreError::Unavailable("the guest's records changed meanwhile".into()));
+                }
+            }
+            tokio::time::sleep(AFTER_CONFLICT).await;
+        }
         self.wish.send_if_modified(|wish| {
             *wish = Some(report);
             false
@@ -70,28 +92,35 @@ fn same(a: &GuestReport, b: &GuestReport) -> bool {
     at(a) == at(b)
 }
 
-/// Writes a report if it is news and this host owns the guest at the report's epoch. A report from a host
-/// that no longer owns the guest is dropped: it is not its to write.
-async fn write(agent: &Agent, report: &GuestReport) -> Result<(), StoreError> {
+/// What became of a report.
+enum Written {
+    Yes,
+    /// This host does not own the guest at the report's epoch: it is not its to write.
+    NotOurs,
+    /// The records changed between the look and the commit.
+    Conflict,
+}
+
+/// Writes a report if it is news. That a guest is being started is always written: it is the proof, as of
+/// now, that the store names this host as the owner.
+async fn write(agent: &Agent, report: &GuestReport) -> Result<Written, StoreError> {
     let starting = report.state == GuestState::Starting;
-    let mut nothing_to_say = false;
+    let (mut owns, mut told) = (false, false);
     let outcome = agent
         .state
         .change(|view, txn| {
-            let owns = view.assignments.get(&report.guest).is_some_and(|a| {
+            owns = view.assignments.get(&report.guest).is_some_and(|a| {
                 a.guest_id == report.guest_id && a.host == agent.me && a.epoch == report.epoch
             });
-            let told = view.guest_reports.get(&report.guest).is_some_and(|old| same(old, report));
-            nothing_to_say = !starting && (!owns || told);
+            told = !starting && view.guest_reports.get(&report.guest).is_some_and(|old| same(old, report));
             txn.unchanged(&keys::assignment(&report.guest)).put(report);
-            owns && !nothing_to_say
+            owns && !told
         })
         .await?;
-    if nothing_to_say {
-        return Ok(());
-    }
-    match outcome {
-        Outcome::Committed { .. } => Ok(()),
-        Outcome::Conflict => Err(StoreError::Unavailable("the guest's records changed meanwhile".into())),
-    }
+    Ok(match outcome {
+        Outcome::Committed { .. } => Written::Yes,
+        Outcome::Conflict if !owns => Written::NotOurs,
+        Outcome::Conflict if told => Written::Yes,
+        Outcome::Conflict => Written::Conflict,
+    })
 }

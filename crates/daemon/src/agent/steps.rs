@@ -92,10 +92,6 @@ impl Keeper {
         Replica { host: self.agent.me.clone(), boot_id: self.agent.boot }
     }
 
-    fn subject(&self) -> String {
-        format!("guest/{}", self.guest)
-    }
-
     /// Writes the in-sync sets of all the guest's volumes, if this host still owns it exactly as it did when
     /// the step was chosen. Whatever write of this keeper is still under way is refused after this one.
     async fn record(
@@ -127,9 +123,12 @@ impl Keeper {
 
     async fn make_volumes(&mut self, s: &Situation, volumes: &[VolumeId]) -> Result<(), Failure> {
         for disk in s.spec.disks.iter().filter(|disk| volumes.contains(&disk.volume)) {
-            // A file without a record was left half way by an earlier try; nobody has used it.
+            // A file appears whole. One without a record was made by an earlier try, or belongs to a store
+            // that was set back: in both cases what is in it is the best there is.
             self.agent.replicas.withdraw(disk.volume).await?;
-            self.agent.volumes.delete(disk.volume).await?;
+            if self.agent.volumes.exists(disk.volume) {
+                continue;
+            }
             match &disk.image {
                 Some(name) => {
                     let image = self.agent.images.ensure(name).await?;
@@ -186,7 +185,7 @@ impl Keeper {
         running.machine.resume().await?;
         running.resumed = true;
         let message = format!("'{}' started on {} (epoch {})", self.guest, s.me, s.assignment.epoch);
-        self.agent.events.info(EventKind::GuestStarted, self.subject(), message);
+        self.agent.events.info(EventKind::GuestStarted, self.about(), message);
         Ok(())
     }
 
@@ -236,7 +235,7 @@ impl Keeper {
             return Err(Failure::soon(failure.message));
         }
         let message = format!("{} on {} is being filled", self.guest, target.host);
-        self.agent.events.info(EventKind::VolumeSyncing, self.subject(), message);
+        self.agent.events.info(EventKind::VolumeSyncing, self.about(), message);
         Ok(())
     }
 
@@ -245,14 +244,14 @@ impl Keeper {
         let host = replica.host.clone();
         self.record(s, [self.own_replica(), replica]).await?;
         let message = format!("'{}' is in sync on {} and {host}", self.guest, s.me);
-        self.agent.events.info(EventKind::VolumeInSync, self.subject(), message);
+        self.agent.events.info(EventKind::VolumeInSync, self.about(), message);
         Ok(())
     }
 
     async fn let_go(&mut self, s: &Situation, why: &str) -> Result<(), Failure> {
         self.record(s, [self.own_replica()]).await?;
         let message = format!("'{}' goes on with one replica, on {}: {why}", self.guest, s.me);
-        self.agent.events.warning(EventKind::VolumeAlone, self.subject(), message);
+        self.agent.events.warning(EventKind::VolumeAlone, self.about(), message);
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         self.detach(&volumes).await
     }
@@ -270,7 +269,8 @@ impl Keeper {
     async fn shut_down(&mut self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Ok(()) };
         running.machine.request_shutdown().await?;
-        self.shutdown_asked_at = Some(Instant::now());
+        let now = Instant::now();
+        self.shutdown_asked_at = Some((self.shutdown_asked_at.map_or(now, |(first, _)| first), now));
         Ok(())
     }
 

@@ -33,7 +33,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 
@@ -53,6 +56,7 @@ pub fn router(backend: Shared) -> Router {
         .route("/v1/openapi.json", get(|| async { Json(api::openapi::document()) }))
         .route("/v1/cluster/join", post(cluster::join));
     let operator = operator_routes()
+        .route_layer(middleware::from_fn_with_state(backend.clone(), mark_old))
         .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_operator));
     let upload = Router::new()
         .route("/v1/image-files", post(images::upload))
@@ -95,4 +99,15 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/jobs/{id}", get(lists::job))
         .route("/v1/jobs/{id}/cancel", post(guests::cancel_job))
         .route("/v1/events", get(lists::events))
+}
+
+/// Marks what a host says that is cut off from the state store: it may be old, and another host may know
+/// better.
+async fn mark_old(State(backend): State<Shared>, request: Request, next: Next) -> Response {
+    let reads = request.method() == Method::GET;
+    let mut response = next.run(request).await;
+    if reads && !backend.state().read().is_connected() {
+        response.headers_mut().insert(api::OLD_HEADER, HeaderValue::from_static("true"));
+    }
+    response
 }

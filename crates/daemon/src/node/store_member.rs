@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use store::etcd::EtcdStore;
 use store::member::{MemberConfig, MemberStart, StoreMember};
-use store::{JoinTicket, PkiFiles, TlsPem};
+use store::{JoinTicket, PkiFiles, StoreError, TlsPem};
 
 use crate::config::{Config, Identity, store_client_url, store_peer_url};
 
@@ -69,6 +69,9 @@ async fn announce(config: &Config, store: &EtcdStore) -> anyhow::Result<JoinTick
     loop {
         match store.add_member(config.name.as_str(), &store_peer_url(config.address)).await {
             Ok(ticket) => return Ok(ticket),
+            Err(error @ (StoreError::Refused(_) | StoreError::LeaseGone)) => {
+                return Err(error).context("join the state store");
+            }
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 return Err(error).context("join the state store");
             }

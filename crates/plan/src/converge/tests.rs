@@ -236,7 +236,8 @@ fn a_clean_stop_and_start_keeps_the_secondary_in_sync() {
     let mut s = running();
     s.spec.power = PowerWish::Stopped;
     assert_eq!(next(&s), Step::Shutdown);
-    s.shutdown_asked_at = Some(NOW);
+    let asked_again = NOW + SignedDuration::from_secs(27);
+    s.shutdown_asked_at = Some((NOW, asked_again));
     s.now = NOW + SignedDuration::from_secs(29);
     assert!(matches!(next(&s), Step::Rest { rest: Rest::Stopping, .. }));
     s.now = NOW + SignedDuration::from_secs(30);

@@ -5,10 +5,11 @@
 //! failing writes after a member dies.) Every request demands that its member knows a leader, so a member
 //! that is cut off from the others refuses at once, rather than letting us wait.
 //!
-//! What becomes of a request is one of three things, and only the first two may be tried elsewhere:
+//! What becomes of a request is one of three things:
 //!
 //! - *answered*: done, or refused;
-//! - *not done*: never sent (the connection failed), or refused by a member that cannot serve now;
+//! - *not done*: never sent (the connection failed), or refused by a member that cannot serve now: another
+//!   member is asked;
 //! - *unknown*: sent, and no word came back. A question (`list`, `keep_alive`, …) is asked again elsewhere;
 //!   a transaction is not: it may happen yet, and its sender must read before it acts.
 //!
