@@ -100,7 +100,7 @@ fn one_member_of_the_store_is_lost_then_two() {
 
     lab.lab(&["freeze", "host2", "etcd"]).unwrap();
     let sentence = wait("changes to be refused", LIMIT, || {
-        let output = lab.try_kennel(&["guest", "stop", "second", "--no-wait"])?;
+        let output = lab.try_kennel(&["network", "create", "late", "--subnet", "10.91.0.0/24"])?;
         Ok((!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned()))
     })
     .unwrap();

@@ -18,8 +18,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
-use super::network;
-use super::state::{Host, Lab, State};
+use super::state::{Host, Lab, SWITCH_ADDRESS, State};
+use super::{network, proxy};
 
 /// What systemd's default is not (100 ms), but kind to a machine on which kenneld cannot start at all.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
@@ -75,6 +75,8 @@ fn start_kenneld(lab: &Lab, state: &State, host: &Host) -> Result<Pid> {
         .args(["--uplink", "default=eth1"])
         // The machine's /tmp is not the host's: what is left there would outlive the lab.
         .env("TMPDIR", "/run/tmp")
+        // For image builds, which run apt.
+        .env("http_proxy", format!("http://{SWITCH_ADDRESS}:{}", proxy::PORT))
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("share the log")?)
         .stderr(log)

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   kennel lab up ─┬─ kennel lab switch        network of its own; 127.0.0.1:<port> → 10.77.0.n:7440
+//!                  │                           and the way out to Debian's archive, for image builds
 //!                  ├─ ipmi_sim, one per host   in the switch's network; its power button is `lab bmc-power`
 //!                  └─ kennel lab host-init     one per host, first process of its namespaces
 //!                        └─ kenneld ── etcd, QEMU, …
@@ -26,6 +27,7 @@ mod host_init;
 mod network;
 mod power;
 mod process;
+mod proxy;
 mod report;
 mod space;
 mod state;

@@ -15,10 +15,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::process::{MARK, ProcessRef};
 use super::state::{API_PORT, Lab, State};
-use super::{network, space};
+use super::{network, proxy, space};
 
 /// A host that does not answer by then is as good as off; the client tries another.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 /// Seconds until a silent connection is asked whether it lives, between questions, and questions without answer
 /// before it is dropped: a client learns within 4 s that its host lost power.
 const KEEPALIVE_IDLE_S: u32 = 2;
@@ -72,8 +72,10 @@ pub fn run(lab: &Lab) -> Result<()> {
         ports.push(listener.local_addr().context("ask for the port")?.port());
         listeners.push((listener, SocketAddr::from((host.address(), API_PORT))));
     }
+    let outside = proxy::start_outside();
     space::leave_network()?;
     network::build_switch(&state.hosts)?;
+    proxy::start_inside(outside)?;
     announce(&state, &ports)?;
     std::thread::scope(|scope| {
         for (listener, target) in listeners {

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -104,19 +105,15 @@ fn pull_the_plug(lab: &Lab, recorder: &Recorder<'_>, owner: &str, secondary: &st
     say(pulled, &format!("{owner} is dead: every process on it is gone"));
     let before = recorder.reports().last();
     say(pulled, &format!("the last record that {GUEST} was told is safe: {before}"));
-    let mut teller = Teller { pulled, pulled_at, told: Vec::new(), last_words: Instant::now() };
-    let found = wait("the guest to answer from another host", COME_BACK, || {
-        teller.tell(lab)?;
-        Ok(newly_found(&recorder.reports(), starts))
+    let stop = AtomicBool::new(false);
+    let (teller, answer) = std::thread::scope(|scope| {
+        let telling = scope.spawn(|| Teller::new(pulled, pulled_at).run(lab, &stop));
+        let answer = first_answer(recorder, pulled, starts, secondary);
+        stop.store(true, Ordering::Relaxed);
+        let teller = telling.join().map_err(|_| anyhow::anyhow!("the telling broke off"))??;
+        anyhow::Ok((teller, answer?))
     })?;
-    let answered = pulled.elapsed();
-    say(pulled, &format!("{GUEST} answers from {secondary}: the last record on its disk there is {found}"));
-    let after = recorder.wait_for_more(1)?;
-    say(pulled, &format!("{GUEST} writes again: record {after} is safe"));
-    wait("the events to arrive", COME_BACK, || {
-        teller.tell(lab)?;
-        Ok(teller.at("guest-started").map(drop))
-    })?;
+    let (answered, found) = answer;
     let since = |kind: &str| teller.at(kind).with_context(|| format!("no event tells of {kind}"));
     Ok(Outage {
         detected: since("host-lost")?,
@@ -126,6 +123,24 @@ fn pull_the_plug(lab: &Lab, recorder: &Recorder<'_>, owner: &str, secondary: &st
         acknowledged: recorder.reports().last(),
         lost: before.saturating_sub(found),
     })
+}
+
+/// When the guest answered from another host, and the last record that it found there. Returns when it
+/// writes again.
+fn first_answer(
+    recorder: &Recorder<'_>,
+    pulled: Instant,
+    starts: usize,
+    secondary: &str,
+) -> Result<(Duration, u64)> {
+    let found = wait("the guest to answer from another host", COME_BACK, || {
+        Ok(newly_found(&recorder.reports(), starts))
+    })?;
+    let answered = pulled.elapsed();
+    say(pulled, &format!("{GUEST} answers from {secondary}: the last record on its disk there is {found}"));
+    let after = recorder.wait_for_more(1)?;
+    say(pulled, &format!("{GUEST} writes again: record {after} is safe"));
+    Ok((answered, found))
 }
 
 /// What the newest start found, once there has been one more start than before.
@@ -147,6 +162,19 @@ struct Teller {
 }
 
 impl Teller {
+    fn new(pulled: Instant, pulled_at: Timestamp) -> Teller {
+        Teller { pulled, pulled_at, told: Vec::new(), last_words: Instant::now() }
+    }
+
+    /// Tells until it is stopped and has heard of the guest's start.
+    fn run(mut self, lab: &Lab, stop: &AtomicBool) -> Result<Teller> {
+        wait("the events to arrive", COME_BACK * 2, || {
+            self.tell(lab)?;
+            Ok((stop.load(Ordering::Relaxed) && self.at("guest-started").is_some()).then_some(()))
+        })?;
+        Ok(self)
+    }
+
     fn tell(&mut self, lab: &Lab) -> Result<()> {
         let events = lab.json(&["events"])?;
         for event in events.as_array().context("a list of events")? {
@@ -161,7 +189,7 @@ impl Teller {
         }
         if self.last_words.elapsed() >= Duration::from_secs(1) {
             let waits = match (self.at("host-lost"), self.at("guest-started")) {
-                (None, _) => "the others have not heard of it; its session runs out after 5 s",
+                (None, _) => "nobody has missed it yet: a session lasts 5 s beyond the last sign of life",
                 (Some(_), None) => "the guest is being started",
                 (Some(_), Some(_)) => "the guest boots",
             };
