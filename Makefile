@@ -40,4 +40,4 @@ test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store memb
 	$(CARGO) test --locked $(E2E) -- --test-threads=1
 
 bench: build ## Measure what docs/performance.md states
-	scripts/bench
+	@target/debug/bench

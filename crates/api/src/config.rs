@@ -38,13 +38,14 @@ pub enum ConfigError {
 }
 
 impl ClientConfig {
-    /// `$KENNEL_CONFIG`, or `kennel/client.toml` in the user's configuration folder.
+    /// `$KENNEL_CONFIG`, or `kennel/client.toml` in the user's configuration folder (`/etc` for a program
+    /// without a home).
     pub fn default_path() -> PathBuf {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         set(CONFIG_VARIABLE).unwrap_or_else(|| {
             let folder = set("XDG_CONFIG_HOME")
                 .or_else(|| set("HOME").map(|home| home.join(".config")))
-                .unwrap_or_else(|| PathBuf::from("/root/.config"));
+                .unwrap_or_else(|| PathBuf::from("/etc"));
             folder.join("kennel/client.toml")
         })
     }

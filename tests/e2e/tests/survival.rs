@@ -181,6 +181,29 @@ fn a_frozen_host_comes_back_too_late() {
 }
 
 #[test]
+fn the_secondarys_storage_daemon_dies_alone() {
+    let story = Story::begin("e2e-storage");
+    let (lab, recorder) = (&story.lab, story.recorder());
+    let watch = OwnerWatch::start(&[recorder.id()]);
+    let (_, secondary) = lab.places("web1").unwrap();
+    lab.lab(&["kill", &secondary, "qemu-storage-daemon"]).unwrap();
+    recorder.wait_for_more(20).unwrap();
+    story.end(&recorder, watch);
+}
+
+#[test]
+fn a_machine_dies_alone() {
+    let story = Story::begin("e2e-qemu");
+    let (lab, recorder) = (&story.lab, story.recorder());
+    let watch = OwnerWatch::start(&[recorder.id()]);
+    let (owner, _) = lab.places("web1").unwrap();
+    lab.lab(&["kill", &owner, "qemu-system-x86_64"]).unwrap();
+    recorder.wait_for_more(20).unwrap();
+    assert_eq!(lab.places("web1").unwrap().0, owner, "the guest is started where it was");
+    story.end(&recorder, watch);
+}
+
+#[test]
 fn the_whole_cluster_loses_power() {
     let story = Story::begin("e2e-all");
     let (lab, recorder) = (&story.lab, story.recorder());

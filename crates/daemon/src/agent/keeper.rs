@@ -40,12 +40,11 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 pub struct Handle(JoinHandle<()>);
 
 impl Handle {
-    pub fn start(agent: Arc<Agent>, guest: GuestName, adopted: Option<Arc<dyn Machine>>) -> Handle {
+    pub fn start(agent: Arc<Agent>, guest: GuestName) -> Handle {
         Handle(tokio::spawn(async move {
             let mut keeper = Keeper::new(agent, guest);
-            // A keeper of the same guest that ended may have left its machine.
-            let machine = adopted.or_else(|| keeper.agent.machine_of(keeper.id?));
-            if let Some(machine) = machine {
+            // Adopted, or left by a keeper of the same guest that has ended.
+            if let Some(machine) = keeper.id.and_then(|id| keeper.agent.machine_of(id)) {
                 keeper.take_machine(machine, false).await;
             }
             keeper.run().await;
@@ -91,7 +90,8 @@ pub(super) struct Keeper {
     pub id: Option<GuestId>,
     pub running: Option<Running>,
     pub reporter: Reporter,
-    pub served: Option<BTreeMap<VolumeId, host::ExportName>>,
+    /// What was served when that was last known.
+    pub served: BTreeMap<VolumeId, host::ExportName>,
     pub sight: Option<(HostName, watch::Receiver<peers::Sight>)>,
     pub asked: Option<Asked>,
     pub confirmed_until: Option<Instant>,
@@ -124,7 +124,7 @@ impl Keeper {
             guest,
             running: None,
             reporter,
-            served: None,
+            served: BTreeMap::new(),
             sight: None,
             asked: None,
             confirmed_until: None,
@@ -252,6 +252,8 @@ impl Keeper {
         let doubtful = s.authority != plan::converge::Authority::Session
             || s.machine.as_ref().is_some_and(|m| m.mirrors.values().any(|f| f.state == Mirror::Filling));
         let look = match rest {
+            // A replica server that dies is to be started again while the owner still waits for it.
+            Rest::Idle if !s.served.is_empty() => LOOK_EVERY,
             Rest::Deleted | Rest::Stopped | Rest::Idle | Rest::Stuck(_) => Duration::from_secs(30),
             Rest::Running | Rest::Stopping | Rest::Waiting(_) if doubtful => LOOK_CLOSELY_EVERY,
             Rest::Running | Rest::Stopping | Rest::Waiting(_) => LOOK_EVERY,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use api::PromiseRequest;
-use host::{MirrorState, ReplicaServer};
+use host::MirrorState;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, BootId, ExitReason, GuestName, GuestReport, GuestSpec, GuestState, Host, HostName, InSync,
@@ -183,16 +183,14 @@ impl Keeper {
     }
 
     async fn look_at_exports(&mut self, spec: &GuestSpec) -> BTreeMap<VolumeId, Option<model::Epoch>> {
-        if self.served.is_none() {
-            match self.agent.replicas.exports().await {
-                Ok(exports) => {
-                    let mine: BTreeSet<VolumeId> = spec.disks.iter().map(|disk| disk.volume).collect();
-                    self.served = Some(exports.into_iter().filter(|(v, _)| mine.contains(v)).collect());
-                }
-                Err(error) => tracing::warn!(%error, "cannot find out which replicas are served"),
+        match self.agent.exports().await {
+            Ok(exports) => {
+                let mine: BTreeSet<VolumeId> = spec.disks.iter().map(|disk| disk.volume).collect();
+                self.served = exports.into_iter().filter(|(volume, _)| mine.contains(volume)).collect();
             }
+            Err(error) => tracing::warn!(%error, "cannot find out which replicas are served"),
         }
-        let served = self.served.iter().flatten().map(|(volume, export)| {
+        let served = self.served.iter().map(|(volume, export)| {
             let epoch = host::ExportName::parse(export.as_str())
                 .filter(|(_, _, boot)| *boot == self.agent.boot)
                 .map(|(_, epoch, _)| epoch);

@@ -13,17 +13,19 @@ mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use host::network::Networks;
 use host::qemu::{QemuDriver, RunAs};
 use host::replica::StorageDaemon;
 use host::volume::Volumes;
-use host::{HostError, Hypervisor, Machine, ReplicaServer};
+use host::{ExportName, HostError, Hypervisor, Machine, ReplicaServer};
 use model::{
     Accelerator, AcceleratorKind, BootId, ClusterView, GuestId, GuestName, HostName, ReplicaDrop, VolumeId,
 };
 use store::keys;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use promises::Promises;
 
@@ -33,6 +35,12 @@ use crate::images::Images;
 use crate::peer::PeerClient;
 use crate::session::Standing;
 use crate::state::State;
+
+/// How old an answer of the replica server may be: its death is noticed within this time.
+const EXPORTS_GOOD_FOR: Duration = Duration::from_millis(900);
+
+/// What a replica server serves.
+type Exports = BTreeMap<VolumeId, ExportName>;
 
 /// What every keeper works with.
 #[derive(Debug)]
@@ -52,6 +60,8 @@ pub struct Agent {
     pub accelerator: watch::Receiver<Accelerator>,
     pub promises: Promises,
     pub looks: peers::Looks,
+    /// What the replica server serves, as last asked.
+    exports: tokio::sync::Mutex<Option<(Instant, Exports)>>,
     machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
     problems: watch::Sender<BTreeMap<String, String>>,
 }
@@ -93,6 +103,7 @@ impl Agent {
             accelerator,
             promises: Promises::default(),
             looks: peers::Looks::default(),
+            exports: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
             problems: watch::channel(BTreeMap::new()).0,
         })
@@ -136,12 +147,12 @@ impl Agent {
 
     /// Adopts what runs, then keeps every guest that concerns this host, for ever.
     pub async fn run(self: Arc<Self>) {
-        let adopted = self.adopt().await;
+        for machine in self.adopt().await {
+            self.set_machine(&machine.label().guest.clone(), Some(machine));
+        }
         self.state.ready().await;
         let served = self.served_volumes().await;
         let mut keepers: BTreeMap<GuestName, keeper::Handle> = BTreeMap::new();
-        let mut adopted: BTreeMap<GuestName, Arc<dyn Machine>> =
-            adopted.into_iter().map(|machine| (machine.label().guest.clone(), machine)).collect();
         let mut changes = self.state.changes();
         loop {
             changes.borrow_and_update();
@@ -149,13 +160,13 @@ impl Agent {
             keepers.retain(|_, keeper| !keeper.is_finished());
             let concerning = {
                 let cache = self.state.read();
-                self.name_strangers(cache.view(), &adopted);
-                self.concerning(cache.view(), &adopted, &served)
+                self.name_strangers(cache.view());
+                self.concerning(cache.view(), &served)
             };
             for name in concerning {
-                keepers.entry(name.clone()).or_insert_with(|| {
-                    keeper::Handle::start(self.clone(), name.clone(), adopted.remove(&name))
-                });
+                keepers
+                    .entry(name.clone())
+                    .or_insert_with(|| keeper::Handle::start(self.clone(), name.clone()));
             }
             if changes.changed().await.is_err() {
                 return;
@@ -176,8 +187,8 @@ impl Agent {
 
     /// Volumes that the replica server serves already, from before this daemon started.
     async fn served_volumes(&self) -> BTreeSet<VolumeId> {
-        match self.replicas.exports().await {
-            Ok(exports) => exports.into_iter().map(|(volume, _)| volume).collect(),
+        match self.exports().await {
+            Ok(exports) => exports.into_keys().collect(),
             Err(error) => {
                 tracing::warn!(%error, "cannot find out which replicas are served");
                 BTreeSet::new()
@@ -185,13 +196,24 @@ impl Agent {
         }
     }
 
+    /// What is served now, give or take a second; one question for all keepers.
+    async fn exports(&self) -> Result<Exports, HostError> {
+        let mut known = self.exports.lock().await;
+        if let Some((_, exports)) = known.as_ref().filter(|(at, _)| at.elapsed() < EXPORTS_GOOD_FOR) {
+            return Ok(exports.clone());
+        }
+        let exports: Exports = self.replicas.exports().await?.into_iter().collect();
+        *known = Some((Instant::now(), exports.clone()));
+        Ok(exports)
+    }
+
+    /// To be called whenever something was served or withdrawn.
+    async fn forget_exports(&self) {
+        *self.exports.lock().await = None;
+    }
+
     /// Guests that this host must look after.
-    fn concerning(
-        &self,
-        view: &ClusterView,
-        adopted: &BTreeMap<GuestName, Arc<dyn Machine>>,
-        served: &BTreeSet<VolumeId>,
-    ) -> Vec<GuestName> {
+    fn concerning(&self, view: &ClusterView, served: &BTreeSet<VolumeId>) -> Vec<GuestName> {
         let mine = |name: &GuestName| {
             view.assignments
                 .get(name)
@@ -202,7 +224,7 @@ impl Agent {
             .filter(|spec| view.assignments.contains_key(&spec.name))
             .filter(|spec| {
                 mine(&spec.name)
-                    || adopted.get(&spec.name).is_some_and(|machine| machine.label().id == spec.id)
+                    || self.machine_of(spec.id).is_some()
                     || spec.disks.iter().any(|disk| served.contains(&disk.volume))
             })
             .map(|spec| spec.name.clone())
@@ -210,12 +232,15 @@ impl Agent {
     }
 
     /// Machines whose guests the store does not know: they are left alone, and a person is told.
-    fn name_strangers(&self, view: &ClusterView, adopted: &BTreeMap<GuestName, Arc<dyn Machine>>) {
-        for (name, machine) in adopted {
-            let known = view.guests.get(name).is_some_and(|spec| spec.id == machine.label().id);
+    fn name_strangers(&self, view: &ClusterView) {
+        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (name, machine) in machines {
+            let key = keys::guest(&name);
+            let known = view.guests.get(&name).is_some_and(|spec| spec.id == machine.label().id);
+            let stranger = !known && !view.damaged.contains_key(&key) && machine.ended().is_none();
             let text =
                 format!("the guest '{name}' runs here, and the store does not know it; it is left alone");
-            self.set_problem(&format!("guest/{name}"), (!known).then_some(text));
+            self.set_problem(&format!("machine/{name}"), stranger.then_some(text));
         }
     }
 
@@ -233,6 +258,7 @@ impl Agent {
             let done = async {
                 self.end_forgotten(order.guest_id).await?;
                 self.replicas.withdraw(order.volume).await?;
+                self.forget_exports().await;
                 self.volumes.delete(order.volume).await
             };
             if let Err(error) = done.await {
@@ -254,8 +280,9 @@ impl Agent {
 
     /// Ends a machine of a guest that the cluster has forgotten.
     async fn end_forgotten(&self, guest: GuestId) -> Result<(), HostError> {
-        for machine in self.driver.adopt().await?.into_iter().filter(|machine| machine.label().id == guest) {
+        if let Some(machine) = self.machine_of(guest) {
             machine.kill().await?;
+            self.set_machine(&machine.label().guest, None);
         }
         self.driver.forget(guest).await
     }

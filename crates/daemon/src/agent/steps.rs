@@ -79,10 +79,7 @@ impl Keeper {
             }
             Step::MakeReplica { volume } => self.make_replica(s, volume).await,
             Step::Serve { volume } => self.serve(s, volume).await,
-            Step::Withdraw { volume } => {
-                self.served = None;
-                Ok(self.agent.replicas.withdraw(volume).await?)
-            }
+            Step::Withdraw { volume } => self.withdraw(volume).await,
             Step::DeleteVolumes => self.delete_volumes(s).await,
             Step::Rest { .. } => Ok(()),
         }
@@ -125,7 +122,7 @@ impl Keeper {
         for disk in s.spec.disks.iter().filter(|disk| volumes.contains(&disk.volume)) {
             // A file appears whole. One without a record was made by an earlier try, or belongs to a store
             // that was set back: in both cases what is in it is the best there is.
-            self.agent.replicas.withdraw(disk.volume).await?;
+            self.withdraw(disk.volume).await?;
             if self.agent.volumes.exists(disk.volume) {
                 continue;
             }
@@ -138,15 +135,13 @@ impl Keeper {
                 None => self.agent.volumes.create_empty(disk.volume, disk.size).await?,
             }
         }
-        self.served = None;
         self.record(s, [self.own_replica()]).await
     }
 
     /// After this no connection of the old epoch can write to the replicas, and they are on disk.
     async fn take_over(&mut self, s: &Situation) -> Result<(), Failure> {
-        self.served = None;
         for disk in &s.spec.disks {
-            self.agent.replicas.withdraw(disk.volume).await?;
+            self.withdraw(disk.volume).await?;
             self.agent.volumes.flush(disk.volume).await?;
         }
         self.record(s, [self.own_replica()]).await
@@ -298,17 +293,23 @@ impl Keeper {
 
     async fn serve(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
         let export = ExportName::new(volume, s.assignment.epoch, s.boot);
-        self.served = None;
-        Ok(self.agent.replicas.serve(volume, &export, self.agent.volumes.path(volume)).await?)
+        let served = self.agent.replicas.serve(volume, &export, self.agent.volumes.path(volume)).await;
+        self.agent.forget_exports().await;
+        Ok(served?)
+    }
+
+    async fn withdraw(&self, volume: VolumeId) -> Result<(), Failure> {
+        let withdrawn = self.agent.replicas.withdraw(volume).await;
+        self.agent.forget_exports().await;
+        Ok(withdrawn?)
     }
 
     async fn delete_volumes(&mut self, s: &Situation) -> Result<(), Failure> {
         self.remove_taps(s).await;
         for disk in &s.spec.disks {
-            self.agent.replicas.withdraw(disk.volume).await?;
+            self.withdraw(disk.volume).await?;
             self.agent.volumes.delete(disk.volume).await?;
         }
-        self.served = None;
         Ok(self.agent.driver.forget(s.spec.id).await?)
     }
 

@@ -40,7 +40,7 @@ pub struct Member {
     pub peers: PeerClient,
     etcd: Arc<EtcdStore>,
     /// Dropping it would end the supervision of this host's etcd.
-    _store_member: Option<StoreMember>,
+    store_member: Option<StoreMember>,
 }
 
 /// Starts everything. Returns when the API answers; the store need not.
@@ -48,9 +48,6 @@ pub async fn start(node: &Arc<Node>, identity: Identity) -> anyhow::Result<Arc<M
     let config = &node.config;
     let listener = http::bind(config.api_address())?;
     let (store_member, etcd) = store_member::open(config, &identity).await?;
-    if store_member.is_some() {
-        store_member::promote(config, &etcd).await?;
-    }
     start_with(node, identity, listener, store_member, etcd).await
 }
 
@@ -73,13 +70,8 @@ pub async fn start_with(
     let images = Images::new(config.name.clone(), state.clone(), files, peers.clone());
     let (found, accelerator) = watch::channel(host_report::untested());
     let agent = Agent::new(parts(node, &state, &events, &session, &images, &peers, &accelerator)?);
-    let member = Arc::new(Member {
-        identity: Mutex::new(identity),
-        agent: agent.clone(),
-        peers,
-        etcd,
-        _store_member: store_member,
-    });
+    let member =
+        Arc::new(Member { identity: Mutex::new(identity), agent: agent.clone(), peers, etcd, store_member });
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
     tokio::spawn(agent.clone().run());
     tokio::spawn(Leader::new(config.name.clone(), state.clone(), events, session).run());
@@ -88,7 +80,15 @@ pub async fn start_with(
     tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
     let (facts, problems) = (node.facts.clone(), agent.problems());
     tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, problems));
-    tokio::spawn(follow_store_members(config, member.clone()));
+    tokio::spawn(follow_store_members(config.clone(), member.clone()));
+    if member.has_store_member() {
+        let etcd = member.etcd.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store_member::promote(&config, &etcd).await {
+                tracing::error!(error = %format!("{error:#}"), "this host's member of the store has no vote");
+            }
+        });
+    }
     Ok(member)
 }
 
@@ -224,6 +224,10 @@ impl Backend for Member {
 }
 
 impl Member {
+    fn has_store_member(&self) -> bool {
+        self.store_member.is_some()
+    }
+
     /// The name of the cluster that this host belongs to.
     pub fn cluster(&self) -> String {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster.clone()

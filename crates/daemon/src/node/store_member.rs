@@ -42,7 +42,8 @@ pub async fn found(config: &Config) -> anyhow::Result<(StoreMember, EtcdStore)> 
     Ok((member, connect(config, vec![store_client_url(config.address)])?))
 }
 
-/// Opens the store; starts this host's member if it has one. A member that has no data yet joins.
+/// Opens the store; starts this host's member if it has one. A member that has no data yet joins, and has
+/// its vote when this returns.
 pub async fn open(config: &Config, identity: &Identity) -> anyhow::Result<(Option<StoreMember>, EtcdStore)> {
     let own = store_client_url(config.address);
     let others: Vec<String> = identity.store_endpoints.iter().filter(|url| **url != own).cloned().collect();
@@ -60,6 +61,9 @@ pub async fn open(config: &Config, identity: &Identity) -> anyhow::Result<(Optio
     // A learner cannot answer for the store; the others do until it has its vote.
     let first = if joins { others.clone() } else { std::iter::once(own).chain(others).collect() };
     let store = connect(config, first)?;
+    if joins {
+        promote(config, &store).await?;
+    }
     Ok((Some(member), store))
 }
 
@@ -81,7 +85,7 @@ async fn announce(config: &Config, store: &EtcdStore) -> anyhow::Result<JoinTick
     }
 }
 
-/// Gives this host's member its vote if it has none yet.
+/// Gives this host's member its vote if it has none yet: a join may have been broken off before that.
 pub async fn promote(config: &Config, store: &EtcdStore) -> anyhow::Result<()> {
     let peer_url = store_peer_url(config.address);
     loop {
