@@ -216,7 +216,7 @@ pub trait ReplicaServer: Send + Sync + Debug {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
 ) -> Result<T, HostError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(HostError::Failed(format!("a piece of work on this host broke off: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(HostError::Failed(format!("a piece of work on this host broke off: {error}")))
+    })
 }

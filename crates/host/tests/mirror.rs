@@ -188,6 +188,27 @@ async fn a_mirror_outlives_the_daemons_of_both_hosts() {
 }
 
 #[tokio::test]
+async fn letting_go_that_was_begun_is_brought_to_its_end_by_the_next_daemon() {
+    let bench = Bench::new();
+    let replicas = bench.replicas(None);
+    drop(mirrored_guest(&bench, &replicas).await);
+    bench.kill_9(SERVER);
+    bench.held().await;
+    // What a daemon leaves that dies after its first steps.
+    let short = &bench.volume.0.simple().to_string()[16..];
+    let disk = format!("/machine/peripheral/disk-{short}/virtio-backend");
+    let throttle = format!(
+        r#"{{"execute":"block_set_io_throttle","arguments":{{"id":"{disk}","bps":0,"bps_rd":0,"bps_wr":1,"iops":0,"iops_rd":0,"iops_wr":0}}}}"#
+    );
+    bench.tell_qemu(&[&throttle]).await;
+
+    let machine = bench.driver(None).adopt().await.unwrap().remove(0);
+    assert_eq!(machine.mirror(bench.volume).await.unwrap(), MirrorState::Absent);
+    bench.writes_on().await;
+    bench.writes_on().await;
+}
+
+#[tokio::test]
 async fn a_replica_of_another_size_is_refused() {
     let bench = Bench::new();
     let replicas = bench.replicas(None);

@@ -98,6 +98,11 @@ name_type!(
     "network"
 );
 
+/// A text that is no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not an id: the lists show ids, which look like 01a1fd31-1caa-7733-906f-d4a3ab79354a")]
+pub struct InvalidId(String);
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -112,9 +117,9 @@ macro_rules! id_type {
         }
 
         impl FromStr for $type {
-            type Err = uuid::Error;
-            fn from_str(text: &str) -> Result<Self, uuid::Error> {
-                text.parse().map(Self)
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.parse().map(Self).map_err(|_| InvalidId(text.to_owned()))
             }
         }
     };

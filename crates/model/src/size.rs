@@ -32,8 +32,9 @@ impl Bytes {
 }
 
 impl std::iter::Sum for Bytes {
+    /// More than can be counted is as much as can be counted: no host has that either.
     fn sum<I: Iterator<Item = Bytes>>(sizes: I) -> Bytes {
-        Bytes(sizes.map(|size| size.0).sum())
+        Bytes(sizes.fold(0, |sum, size| sum.saturating_add(size.0)))
     }
 }
 

@@ -22,16 +22,17 @@ pub(crate) struct Room {
 
 /// What a guest takes of its host's memory.
 pub(crate) fn memory_of(spec: &GuestSpec) -> Bytes {
-    Bytes(spec.memory.0 + GUEST_OVERHEAD.0)
+    // What a guest asks for may be any number; one that no host has must not wrap around to one that fits.
+    Bytes(spec.memory.0.saturating_add(GUEST_OVERHEAD.0))
 }
 
 impl Room {
     pub fn fits_memory(&self, need: Bytes) -> bool {
-        self.memory_used.0 + need.0 <= self.memory.0
+        self.memory_used.0.saturating_add(need.0) <= self.memory.0
     }
 
     pub fn fits_disk(&self, need: Bytes) -> bool {
-        self.disk_used.0 + need.0 <= self.disk.0
+        self.disk_used.0.saturating_add(need.0) <= self.disk.0
     }
 
     pub fn memory_free(&self) -> Bytes {

@@ -203,7 +203,13 @@ impl QemuDriver {
         let process = ProcessHandle::open(id)?;
         let paths = self.paths(guest);
         match self.reach(&process, &paths, guest).await {
-            Ok((record, qmp)) => Some(Arc::new(QemuMachine::take(record, process, qmp, paths))),
+            Ok((record, qmp)) => {
+                let machine = QemuMachine::take(record, process, qmp, paths);
+                if let Err(error) = machine.finish_what_was_begun().await {
+                    tracing::warn!(%guest, %error, "a mirror that was being let go of may still be there");
+                }
+                Some(Arc::new(machine))
+            }
             Err(error) => {
                 tracing::warn!(%guest, pid = id.pid, %error, "a machine is beyond control, and is ended");
                 if let Err(error) = process.kill(&format!("the machine of guest {guest}")).await {

@@ -97,6 +97,21 @@ impl QemuMachine {
     }
 }
 
+impl QemuMachine {
+    /// Brings to its end what an earlier daemon had begun: a disk that is half let go of writes nothing.
+    pub async fn finish_what_was_begun(&self) -> Result<(), HostError> {
+        for volume in &self.shared.record.disks {
+            let (names, what) = self.shared.names(*volume)?;
+            let qmp = self.shared.qmp();
+            let mirror = Mirror::new(&qmp, names, &what);
+            if mirror.is_half_let_go().await? {
+                mirror.let_go().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Shared {
     fn qmp(&self) -> Arc<Qmp> {
         Arc::clone(&self.qmp.lock().unwrap_or_else(PoisonError::into_inner))

@@ -32,6 +32,11 @@ impl Names {
         format!("disk-{}", self.short())
     }
 
+    /// Where QEMU keeps the device; some commands find a disk by nothing else.
+    pub fn device_path(self) -> String {
+        format!("/machine/peripheral/{}/virtio-backend", self.device())
+    }
+
     pub fn file(self) -> String {
         format!("file-{}", self.short())
     }

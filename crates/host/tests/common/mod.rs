@@ -16,6 +16,7 @@ use host::{
     BootFiles, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel, MirrorState,
 };
 use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, VolumeId};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use uuid::Uuid;
 
 /// Generous: two busy cores and emulation.
@@ -41,7 +42,8 @@ impl Bench {
         std::fs::set_permissions(folder.path(), everybody).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = free.local_addr().unwrap();
-        let bench = Bench { folder, guest: GuestId(Uuid::now_v7()), volume: VolumeId(Uuid::now_v7()), listen };
+        let bench =
+            Bench { folder, guest: GuestId(Uuid::now_v7()), volume: VolumeId(Uuid::now_v7()), listen };
         let mut quitter = vec![0; writer::DISK];
         quitter[..QUITTER.len()].copy_from_slice(QUITTER);
         quitter[510..512].copy_from_slice(&[0x55, 0xaa]);
@@ -134,6 +136,23 @@ impl Bench {
 
     pub fn disk(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Sends commands to the guest's QEMU, which nobody else may be connected to; each must succeed.
+    pub async fn tell_qemu(&self, commands: &[&str]) {
+        let socket = self.path("run/guests").join(self.guest.to_string()).join("qmp.sock");
+        let (read, mut write) = tokio::net::UnixStream::connect(socket).await.unwrap().into_split();
+        let mut lines = BufReader::new(read).lines();
+        for command in [&[r#"{"execute":"qmp_capabilities"}"#], commands].concat() {
+            write.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+            loop {
+                let line = lines.next_line().await.unwrap().unwrap();
+                assert!(!line.contains("\"error\""), "{command}: {line}");
+                if line.contains("\"return\"") {
+                    break;
+                }
+            }
+        }
     }
 
     /// Processes of a program that run out of this folder.

@@ -4,9 +4,11 @@
 //! loader is put before it by hand. Nothing is mounted and no loop device is used, so that it works on every
 //! host, whatever its kernel has.
 //!
+//! ```text
 //!     sector 0          GRUB's boot.img: its code, then the partition table (one partition)
 //!     sector 1 …        GRUB's core.img, as long as it is
 //!     1 MiB …           the root file system, to the end
+//! ```
 //!
 //! This is the layout that boot.img and core.img assume when nobody tells them another: boot.img loads
 //! sector 1, and core.img goes on at sector 2 (`kernel_sector` in GRUB's boot.S, `blocklist` in diskboot.S).
