@@ -130,7 +130,7 @@ impl Builds {
     }
 
     async fn import(&self, name: &ImageName, built: &BuiltImage) -> Result<(), HostError> {
-        let inspection = inspect(&built.disk).await?;
+        let inspection = inspect(&built.disk).await.map_err(|error| HostError::Failed(error.to_string()))?;
         let files = self.images.files();
         let optional = async |path: &Option<std::path::PathBuf>| -> Result<Option<ImageFile>, HostError> {
             match path {

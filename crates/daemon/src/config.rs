@@ -23,7 +23,7 @@ pub struct Config {
     #[arg(long, env = "KENNELD_NAME")]
     pub name: HostName,
     /// The address at which the other hosts reach this one.
-    #[arg(long, env = "KENNELD_ADDRESS")]
+    #[arg(long, env = "KENNELD_ADDRESS", value_parser = parse_address)]
     pub address: IpAddr,
     /// Hosts that may fail together, such as a rack, share a zone.
     #[arg(long, default_value = "default", env = "KENNELD_ZONE")]
@@ -54,7 +54,20 @@ fn parse_uplink(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    let wrong =
+        |_| format!("'{text}' is not an IP address, as in 192.0.2.1; `ip address` shows those of this host");
+    text.parse().map_err(wrong)
+}
+
 impl Config {
+    /// With whole paths: what QEMU is told must not depend on where it was started.
+    pub fn absolute(mut self) -> std::io::Result<Config> {
+        self.state_dir = std::path::absolute(&self.state_dir)?;
+        self.run_dir = std::path::absolute(&self.run_dir)?;
+        Ok(self)
+    }
+
     pub fn uplinks(&self) -> BTreeMap<String, String> {
         self.uplinks.iter().cloned().collect()
     }

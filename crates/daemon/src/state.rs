@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use futures::StreamExt;
-use model::ClusterView;
+use model::{ClusterView, Schema};
 use store::{Cache, Outcome, PREFIX, Store, StoreError, Txn, TxnBuilder, keys};
 use tokio::sync::watch;
 
@@ -56,9 +56,19 @@ impl State {
         self.changes.clone()
     }
 
-    /// Returns when the records of the cluster have been read once.
+    /// Returns when the records of the cluster have been read once. Never, while they are of a version that
+    /// this build does not understand: it would write what a newer one cannot read.
     pub async fn ready(&self) {
         self.until(|cache| cache.view().cluster.is_some()).await;
+        let foreign = self.read().schema().filter(|schema| *schema != Schema::CURRENT);
+        if let Some(schema) = foreign {
+            tracing::error!(
+                found = schema.version,
+                understood = Schema::CURRENT.version,
+                "the cluster's records are of another version; upgrade kenneld on this host"
+            );
+        }
+        self.until(|cache| cache.schema() == Some(Schema::CURRENT)).await;
     }
 
     /// Returns when something is true of the records.

@@ -137,7 +137,10 @@ async fn size_of(path: &Path, asked: &str) -> Result<u64, ClientError> {
 }
 
 fn unreadable(asked: &str, path: &Path, error: &std::io::Error) -> ClientError {
-    ClientError::Local(format!("cannot {asked}: {} cannot be read: {error}", path.display()))
+    ClientError::Local(format!(
+        "cannot {asked}: {} cannot be read: {error}; name a file that you may read",
+        path.display()
+    ))
 }
 
 fn hex(bytes: &[u8]) -> String {

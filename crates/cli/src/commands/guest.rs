@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use api::{Blob, Client, CreateDisk, CreateGuest, ExecRequest, GuestView};
+use api::{Blob, Client, ClientError, CreateDisk, CreateGuest, ExecRequest, GuestView};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::{Bytes, GuestName, HostName, ImageName, NetworkName, Pool};
@@ -172,8 +172,9 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Delete { guest: OneGuest { guest, no_wait }, yes } => {
             let client = context.client()?;
-            let view = client.guest(&guest).await?;
-            terminal::confirm(&format!("delete the guest '{guest}'"), &what_goes(&view), yes)?;
+            let asked = format!("delete the guest '{guest}'");
+            let view = client.guest(&guest).await.map_err(|error| instead_of_show(&asked, error))?;
+            terminal::confirm(&asked, &what_goes(&view), yes)?;
             let job = client.delete_guest(&guest).await?;
             progress::finish(context, &client, job, no_wait).await
         }
@@ -287,6 +288,17 @@ fn public_keys(asked: &str, path: &Path, text: &str) -> Result<Vec<String>, Fail
         ));
     }
     Ok(keys)
+}
+
+/// The guest was looked up for something else, which is what the sentence must speak of.
+fn instead_of_show(asked: &str, error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused(problem) => Failure::refused(asked, problem.why, problem.instead),
+        other @ (ClientError::Unreachable { .. }
+        | ClientError::Interrupted { .. }
+        | ClientError::Protocol(_)
+        | ClientError::Local(_)) => other.into(),
+    }
 }
 
 /// What is lost when a guest is deleted.

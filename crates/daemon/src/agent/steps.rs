@@ -255,8 +255,18 @@ impl Keeper {
         let Some(running) = &mut self.running else { return Ok(()) };
         running.mirrors_stale = true;
         for volume in volumes {
-            running.machine.let_go(*volume).await?;
-            running.targets.remove(volume);
+            match running.machine.let_go(*volume).await {
+                Ok(()) => {
+                    running.targets.remove(volume);
+                }
+                // Its main loop hangs, as after a reset during a hold. What it holds was acknowledged to
+                // nobody, and the record names this host alone: it may be ended, and is started anew.
+                Err(error @ HostError::TimedOut(_)) => {
+                    running.machine.kill().await?;
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

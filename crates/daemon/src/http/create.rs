@@ -250,7 +250,10 @@ impl<'a> Draft<'a> {
                 )),
             };
         };
-        let address = self.request.address.map(|address| self.address(view, network, address)).transpose()?;
+        let address = Some(match self.request.address {
+            Some(address) => self.address(view, network, address)?,
+            None => self.free_address(view, network)?,
+        });
         let mac = self.mac(view);
         Ok(vec![NicSpec { network: network.name.clone(), mac, address }])
     }
@@ -280,6 +283,15 @@ impl<'a> Draft<'a> {
             return Err(self.refuse(why, spare(&network.name)));
         }
         IpNet::new(address, subnet.prefix_len()).map_err(|error| Refused::failed(self.asked, error))
+    }
+
+    /// The first that nobody holds. The very first of a subnet is left to a gateway.
+    fn free_address(&self, view: &ClusterView, network: &Network) -> Answer<IpNet> {
+        let mut candidates = network.subnet.hosts().skip(1);
+        candidates.find_map(|address| self.address(view, network, address).ok()).ok_or_else(|| {
+            let why = format!("every address of {}, the network '{}', is held", network.subnet, network.name);
+            self.refuse(why, "delete a guest, or create a larger network and name it with --network")
+        })
     }
 
     /// Follows from the guest's id, and avoids those that are taken.

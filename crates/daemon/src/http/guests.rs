@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use model::{ClusterView, GuestName, GuestPhase, GuestSpec, JobId, JobKind, PowerWish};
-use store::Cache;
+use store::{Cache, keys};
 
 use super::answer::{Answer, Refused, named};
 use super::auth::Caller;
@@ -125,6 +125,7 @@ async fn wish(
 ) -> Accepted {
     let job = commit::new_job(kind, caller);
     let view = commit::start_job(backend, asked, &job, |cache, txn| {
+        must_be_whole(cache.view(), guest, asked)?;
         let missing = || Refused::not_found(asked, "guest", guest);
         let mut spec = cache.view().guests.get(guest).ok_or_else(missing)?.clone();
         if spec.deleting {
@@ -137,6 +138,21 @@ async fn wish(
     })
     .await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Nothing is done to a guest while a record that its host goes by is damaged: a job would wait for it without
+/// end.
+fn must_be_whole(view: &ClusterView, guest: &GuestName, asked: &str) -> Answer<()> {
+    let disks = view.guests.get(guest).into_iter().flat_map(|spec| &spec.disks);
+    let in_sync = disks.map(|disk| keys::in_sync(disk.volume));
+    let mut records = [keys::guest(guest), keys::assignment(guest)].into_iter().chain(in_sync);
+    match records.find_map(|key| view.damaged.get_key_value(&key)) {
+        None => Ok(()),
+        Some((key, why)) => {
+            let why = format!("the record {key} is damaged, so the guest is left as it is: {why}");
+            Err(Refused::by_state(asked, why, "put that record back as it was with etcdctl, and try again"))
+        }
+    }
 }
 
 /// Asks for a job to be cancelled. Its runner undoes what it has done.

@@ -1,16 +1,17 @@
 //! Images: their files come up to one host, are entered in the catalogue, and go to the other hosts.
 
-use api::{BuildImage, ImageView, JobView, RegisterImage, StagedFile};
+use api::{BuildImage, ImageView, JobView, ProblemKind, RegisterImage, StagedFile};
 use axum::body::Body as Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures::TryStreamExt;
-use host::image::inspect::inspect;
+use host::image::inspect::{NotAnImage, inspect};
 use jiff::Timestamp;
 use model::{BootFrom, ClusterView, GuestSpec, Image, ImageFile, ImageName, JobKind};
 use store::{Cache, keys};
+use tokio::sync::Mutex;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::answer::{Answer, Body, Refused, named};
@@ -21,6 +22,10 @@ const SHA256_DIGITS: usize = 64;
 
 /// How much of a file is sent at once.
 const CHUNK: usize = 256 << 10;
+
+/// Held while an upload becomes an image or is forgotten: the same bytes may have come twice, and must not go
+/// between another's look at them and its entry in the catalogue.
+static REGISTERING: Mutex<()> = Mutex::const_new(());
 
 pub async fn upload(State(backend): State<Shared>, body: Bytes) -> Answer<(StatusCode, Json<StagedFile>)> {
     let bytes = body.into_data_stream().map_err(std::io::Error::other);
@@ -63,17 +68,40 @@ pub async fn register(
     Body(request): Body<RegisterImage>,
 ) -> Answer<(StatusCode, Json<ImageView>)> {
     let asked = format!("import the image '{}'", request.name);
-    check_new(backend.state().read().view(), &request.name, &asked)?;
-    let image = image_of(&backend, request, &asked).await?;
+    let files = [Some(request.disk.clone()), request.kernel.clone(), request.initrd.clone()];
+    let _one_at_a_time = REGISTERING.lock().await;
+    let entered = enter(&backend, request, &asked).await;
+    // Whatever else went wrong may be mended by asking again, or may have happened after all.
+    if entered.as_ref().is_err_and(|refused| refused.0.kind == ProblemKind::Refused) {
+        for sha256 in files.into_iter().flatten() {
+            forget_upload(&backend, &sha256, &asked).await;
+        }
+    }
+    Ok((StatusCode::CREATED, Json(entered?)))
+}
+
+async fn enter(backend: &Shared, request: RegisterImage, asked: &str) -> Answer<ImageView> {
+    check_new(backend.state().read().view(), &request.name, asked)?;
+    let image = image_of(backend, request, asked).await?;
     let draft = |cache: &Cache| {
-        check_new(cache.view(), &image.name, &asked)?;
+        check_new(cache.view(), &image.name, asked)?;
         let mut txn = cache.txn();
         txn.create(&image);
-        commit::built(&mut txn, &asked)
+        commit::built(&mut txn, asked)
     };
     let there = |view: &ClusterView| view.images.get(&image.name) == Some(&image);
-    commit::change(&*backend, &asked, draft, there).await?;
-    Ok((StatusCode::CREATED, Json(ImageView::of(backend.state().read().view(), &image))))
+    commit::change(&**backend, asked, draft, there).await?;
+    Ok(ImageView::of(backend.state().read().view(), &image))
+}
+
+/// Removes a file of an import that came to nothing, unless other images have it too.
+async fn forget_upload(backend: &Shared, sha256: &str, asked: &str) {
+    let Ok(file) = here(backend, sha256, asked).await else { return };
+    let needed = backend.state().read().view().images.values().any(|image| image.files().any(|f| *f == file));
+    let path = backend.images().path(&file);
+    if !needed && let Err(error) = tokio::fs::remove_file(&path).await {
+        tracing::warn!(path = %path.display(), %error, "a file that nobody needs cannot be removed");
+    }
 }
 
 fn check_new(view: &ClusterView, name: &ImageName, asked: &str) -> Answer<()> {
@@ -95,8 +123,10 @@ async fn image_of(backend: &Shared, request: RegisterImage, asked: &str) -> Answ
     let disk = here(backend, &request.disk, asked).await?;
     let kernel = optional(backend, request.kernel.as_deref(), asked).await?;
     let initrd = optional(backend, request.initrd.as_deref(), asked).await?;
-    let seen =
-        inspect(&backend.images().path(&disk)).await.map_err(|error| Refused::of_host(asked, error))?;
+    let seen = inspect(&backend.images().path(&disk)).await.map_err(|error| match error {
+        NotAnImage::Unfit { why, instead } => Refused::by_state(asked, why, instead),
+        NotAnImage::Unknown(error) => Refused::of_host(asked, error),
+    })?;
     Ok(Image {
         name: request.name,
         description: request.description,

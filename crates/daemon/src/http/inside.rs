@@ -14,6 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
+use host::HostError;
 use model::{ClusterView, GuestName, GuestPhase, Host};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,7 +118,14 @@ pub async fn exec(
     match place(&backend, &guest, &headers, &asked)? {
         Place::Here(machine) => {
             let result = machine.exec(&request.command, &request.input.0).await;
-            let result = result.map_err(|error| Refused::of_host(&asked, error))?;
+            let result = result.map_err(|error| match error {
+                HostError::Conflict(why) => {
+                    Refused::by_state(&asked, why, "name a program that it has, if need be with its path")
+                }
+                other @ (HostError::NotFound(_) | HostError::TimedOut(_) | HostError::Failed(_)) => {
+                    Refused::of_host(&asked, other)
+                }
+            })?;
             let (stdout, stderr) = (Blob(result.stdout), Blob(result.stderr));
             Ok(Json(ExecAnswer { exit_status: result.exit_status, stdout, stderr }))
         }

@@ -3,11 +3,12 @@
 //! One task for each connection. Whatever goes wrong on a connection ends that connection only. A
 //! certificate is optional: who shows one is a host, everybody else needs a token.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -32,9 +33,16 @@ const CONNECTIONS_MAX: usize = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes the port.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of I/O errors are not exhaustive")]
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address).with_context(|| {
-        format!("listen on {address}: is another kenneld running here, or is the address not this host's?")
+    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!(
+            "cannot serve the API: {address} is in use by another program; end it (`ss -ltnp` shows it), and try again"
+        ),
+        ErrorKind::AddrNotAvailable => anyhow!(
+            "cannot serve the API: {address} is not an address of this host; start kenneld with an --address that              `ip address` shows"
+        ),
+        _ => anyhow::Error::new(error).context(format!("listen on {address}")),
     })?;
     listener.set_nonblocking(true).context("listen without blocking")?;
     TcpListener::from_std(listener).context("listen")

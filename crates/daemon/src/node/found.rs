@@ -38,7 +38,13 @@ pub async fn init(node: &Arc<Node>, name: &str) -> anyhow::Result<(Arc<Member>, 
     let certificate =
         authority.issue_host(&key.signing_request(&config.name)?, &config.name, config.address)?;
     write_pki(config, authority.certificate_pem(), &certificate, &key)?;
-    let (store_member, etcd) = store_member::found(config).await?;
+    let (store_member, etcd) = match store_member::found(config).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            forget_earlier_try(config)?;
+            return Err(error);
+        }
+    };
     let token = match write_first_records(config, &etcd, name, &authority).await {
         Ok(token) => token,
         Err(error) => {

@@ -41,6 +41,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "cannot start kenneld: it manages machines, bridges and disks, which takes root; run it as root"
     );
+    let config = config.absolute().context("find the folder that kenneld was started in")?;
     for folder in [&config.state_dir, &config.run_dir] {
         std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
     }

@@ -42,12 +42,28 @@ pub struct Inspection {
     pub virtual_size: Bytes,
 }
 
+/// Why a file does not become an image.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAnImage {
+    /// It is none that can be taken.
+    #[error("{why}; {instead}")]
+    Unfit {
+        /// As in `it is empty`.
+        why: String,
+        /// What would work.
+        instead: String,
+    },
+    /// It could not be found out.
+    #[error(transparent)]
+    Unknown(#[from] HostError),
+}
+
 /// Says what a file is, or why it cannot become an image.
-pub async fn inspect(path: &Path) -> Result<Inspection, HostError> {
+pub async fn inspect(path: &Path) -> Result<Inspection, NotAnImage> {
     let path = std::path::absolute(path).map_err(|e| unreadable(path, &e))?;
     let head_path = path.clone();
-    let head = blocking(move || Head::read(&head_path)).await?;
-    let format = head.judge(&path)?;
+    let head = blocking(move || Ok(Head::read(&head_path))).await??;
+    let format = head.judge()?;
     let virtual_size = match format {
         ImageFormat::Raw => head.size,
         ImageFormat::Qcow2 => {
@@ -56,15 +72,15 @@ pub async fn inspect(path: &Path) -> Result<Inspection, HostError> {
         }
     };
     if virtual_size == 0 {
-        return Err(refused(&path, "its disk has no size; give a file that holds a disk"));
+        return Err(unfit("its disk has no size", "give a file that holds a disk"));
     }
     if virtual_size % SECTOR_BYTES != 0 {
-        return Err(refused(
-            &path,
-            &format!(
-                "it holds {virtual_size} bytes, and a raw disk is a multiple of {SECTOR_BYTES} bytes; if it really is \
-                 one, 'truncate -s %{SECTOR_BYTES} FILE' fills it up"
+        return Err(unfit(
+            format!(
+                "it is not qcow2, and its {virtual_size} bytes are not a raw disk either, which is a multiple of \
+                 {SECTOR_BYTES} bytes"
             ),
+            format!("if it really is one, `truncate -s %{SECTOR_BYTES} FILE` fills it up"),
         ));
     }
     Ok(Inspection { format, virtual_size: Bytes(virtual_size) })
@@ -86,12 +102,12 @@ pub(crate) async fn virtual_size(path: &Path, format: ImageFormat) -> Result<Byt
     info.args(["info", "--output=json", "-f", &format.to_string(), "--"]).arg(&path);
     let output = succeed(&mut info, "inspect the image", INFO_LIMIT).await?;
     let info: Info = serde_json::from_slice(&output)
-        .map_err(|e| refused(&path, &format!("qemu-img's account of it cannot be read: {e}")))?;
+        .map_err(|e| HostError::Failed(format!("qemu-img's account of it cannot be read: {e}")))?;
     Ok(Bytes(info.virtual_size))
 }
 
 /// Refuses a qcow2 file whose tables are damaged. Clusters that nobody refers to harm nobody.
-async fn check_qcow2(path: &Path) -> Result<(), HostError> {
+async fn check_qcow2(path: &Path) -> Result<(), NotAnImage> {
     const SOUND: i32 = 0;
     const LEAKED_CLUSTERS_ONLY: i32 = 3;
     let mut check = qemu_img(CHECK_LIMIT);
@@ -100,13 +116,16 @@ async fn check_qcow2(path: &Path) -> Result<(), HostError> {
     match output.status.code() {
         Some(SOUND | LEAKED_CLUSTERS_ONLY) => Ok(()),
         Some(_) | None => {
-            let mut said = complaint(&output.stderr);
+            // One line for each damaged cluster; the first says what kind of damage it is.
+            let first = output.stderr.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let mut said = complaint(first);
             if said.len() < 16 {
                 said = "its tables contradict each other".to_owned();
             }
-            Err(refused(
-                path,
-                &format!("this qcow2 file is damaged ({said}); fetch it again, and compare its checksum"),
+            let said = said.trim_start_matches("ERROR: ");
+            Err(unfit(
+                format!("this qcow2 file is damaged or cut off ({said})"),
+                "fetch it again, and compare its checksum",
             ))
         }
     }
@@ -129,12 +148,12 @@ struct Head {
 }
 
 impl Head {
-    fn read(path: &Path) -> Result<Self, HostError> {
+    fn read(path: &Path) -> Result<Self, NotAnImage> {
         let what = |error: std::io::Error| unreadable(path, &error);
         let mut file = File::open(path).map_err(what)?;
         let metadata = file.metadata().map_err(what)?;
         if !metadata.is_file() {
-            return Err(refused(path, "it is not an ordinary file"));
+            return Err(unfit("it is not an ordinary file", "give a qcow2 or raw file"));
         }
         let mut start = Vec::new();
         (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut start).map_err(what)?;
@@ -145,57 +164,51 @@ impl Head {
     }
 
     /// The format, when it is one that we take and the header names no other file.
-    fn judge(&self, path: &Path) -> Result<ImageFormat, HostError> {
+    fn judge(&self) -> Result<ImageFormat, NotAnImage> {
         if self.size == 0 {
-            return Err(refused(path, "it is empty; was its download interrupted?"));
+            return Err(unfit("it is empty", "fetch it again, and compare its checksum"));
         }
         if self.start.starts_with(b"QFI\xfb") {
-            return self.judge_qcow2(path).map(|()| ImageFormat::Qcow2);
+            return self.judge_qcow2().map(|()| ImageFormat::Qcow2);
         }
         match self.foreign() {
             None => Ok(ImageFormat::Raw),
-            Some(Foreign::Disk { name, driver }) => Err(refused(
-                path,
-                &format!(
-                    "it is a {name} file, and images are raw or qcow2; convert it first: qemu-img convert -f \
-                     {driver} -O qcow2 FILE FILE.qcow2"
-                ),
+            Some(Foreign::Disk { name, driver }) => Err(unfit(
+                format!("it is a {name} file, and images are raw or qcow2"),
+                format!("convert it first: `qemu-img convert -f {driver} -O qcow2 FILE FILE.qcow2`"),
             )),
             Some(Foreign::Packed { name, command }) => {
-                Err(refused(path, &format!("it is a {name} archive; unpack it first: {command}")))
+                Err(unfit(format!("it is packed with {name}"), format!("unpack it first: `{command}`")))
             }
         }
     }
 
     /// The fields stand in QEMU's docs/interop/qcow2.txt, all big-endian.
-    fn judge_qcow2(&self, path: &Path) -> Result<(), HostError> {
+    fn judge_qcow2(&self) -> Result<(), NotAnImage> {
         const EXTERNAL_DATA_FILE: u64 = 1 << 2;
-        let cut_off = || refused(path, "this qcow2 file ends within its header; fetch it again");
+        const MAKE_ONE: &str = "make one file of the two: `qemu-img convert -O qcow2 FILE FILE.qcow2`";
+        let cut_off = || unfit("this qcow2 file ends within its header", "fetch it again");
         let version = self.u32_at(4).ok_or_else(cut_off)?;
         if !(2..=3).contains(&version) {
-            return Err(refused(
-                path,
-                &format!("it is a qcow file of version {version}; versions 2 and 3 are known"),
+            return Err(unfit(
+                format!("it is a qcow file of version {version}"),
+                "convert it to version 2 or 3: `qemu-img convert -O qcow2 FILE FILE.qcow2`",
             ));
         }
         if self.u64_at(8).ok_or_else(cut_off)? != 0 {
-            return Err(refused(
-                path,
-                "it is only the difference to a backing file, which images may not have; make one file of the two: \
-                 qemu-img convert -O qcow2 FILE FILE.qcow2",
-            ));
+            let why = "it is only the difference to a backing file, which images may not have";
+            return Err(unfit(why, MAKE_ONE));
         }
         if self.u32_at(32).ok_or_else(cut_off)? != 0 {
-            return Err(refused(
-                path,
-                "it is encrypted, and nobody here has the key; convert it to one that is not",
+            return Err(unfit(
+                "it is encrypted, and nobody here has the key",
+                "convert it to one that is not",
             ));
         }
         if version == 3 && self.u64_at(72).ok_or_else(cut_off)? & EXTERNAL_DATA_FILE != 0 {
-            return Err(refused(
-                path,
-                "its content is in an external data file, which images may not have; make one file of the two: \
-                 qemu-img convert -O qcow2 FILE FILE.qcow2",
+            return Err(unfit(
+                "its content is in an external data file, which images may not have",
+                MAKE_ONE,
             ));
         }
         Ok(())
@@ -251,9 +264,8 @@ enum Foreign {
     Packed { name: &'static str, command: &'static str },
 }
 
-fn refused(path: &Path, why: &str) -> HostError {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    HostError::Conflict(format!("'{name}' cannot become an image: {why}"))
+fn unfit(why: impl Into<String>, instead: impl Into<String>) -> NotAnImage {
+    NotAnImage::Unfit { why: why.into(), instead: instead.into() }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> HostError {
@@ -311,7 +323,7 @@ mod tests {
         }
         let packed = dir.path().join("a.qcow2.xz");
         std::fs::write(&packed, b"\xfd7zXZ\0 and so on").unwrap();
-        check_refused(packed, "unpack it first: xz -d FILE").await;
+        check_refused(packed, "unpack it first: `xz -d FILE`").await;
     }
 
     #[tokio::test]
@@ -332,7 +344,7 @@ mod tests {
         std::fs::write(dir.path().join("empty"), b"").unwrap();
         check_refused(dir.path().join("empty"), "it is empty").await;
         std::fs::write(dir.path().join("odd"), b"not a disk").unwrap();
-        check_refused(dir.path().join("odd"), "multiple of 512").await;
+        check_refused(dir.path().join("odd"), "a multiple of 512").await;
         std::fs::write(dir.path().join("short"), b"QFI\xfb\0\0\0\x03").unwrap();
         check_refused(dir.path().join("short"), "ends within its header").await;
         make(&["create", "-f", "qcow2", "zero", "0"], dir.path()).await;

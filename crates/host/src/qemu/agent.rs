@@ -63,6 +63,14 @@ struct Refusal {
     desc: String,
 }
 
+impl Refusal {
+    /// Without the agent's own wrapping, as in `Guest agent command failed, error was '…'`.
+    fn cause(&self) -> &str {
+        let inner = self.desc.split_once("error was '").and_then(|(_, rest)| rest.strip_suffix('\''));
+        inner.unwrap_or(&self.desc)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Started {
     pid: i64,
@@ -101,7 +109,13 @@ impl GuestAgent {
         if !input.is_empty() {
             request["input-data"] = BASE64.encode(input).into();
         }
-        let started = self.command("guest-exec", request).await?;
+        let started = match self.ask("guest-exec", request).await? {
+            Ok(started) => started,
+            Err(refusal) => {
+                let why = refusal.cause();
+                return Err(HostError::Conflict(format!("'{program}' does not start in it: {why}")));
+            }
+        };
         let Started { pid } = self.understand(started)?;
         self.wait_for(program, pid).await
     }
@@ -147,8 +161,15 @@ impl GuestAgent {
         })
     }
 
-    /// One command and its answer. A connection that fails is given up; the next command makes a new one.
+    /// One command, which must not be refused.
     async fn command(&self, name: &str, arguments: Value) -> Result<Value, HostError> {
+        self.ask(name, arguments).await?.map_err(|refusal| {
+            HostError::Failed(format!("the guest agent in '{}' refuses {name}: {}", self.guest, refusal.desc))
+        })
+    }
+
+    /// One command and its answer. A connection that fails is given up; the next command makes a new one.
+    async fn ask(&self, name: &str, arguments: Value) -> Result<Result<Value, Refusal>, HostError> {
         let mut slot = self.connection.lock().await;
         // Taken out while in use: a caller that gives up half way leaves no half-read connection behind.
         let mut connection = match slot.take() {
@@ -160,13 +181,10 @@ impl GuestAgent {
         let answer = self.within(converse(&mut connection, request.as_bytes())).await?;
         *slot = Some(connection);
         drop(slot);
-        match answer.error {
-            Some(refusal) => Err(HostError::Failed(format!(
-                "the guest agent in '{}' refuses {name}: {}",
-                self.guest, refusal.desc
-            ))),
+        Ok(match answer.error {
+            Some(refusal) => Err(refusal),
             None => Ok(answer.result.unwrap_or(Value::Null)),
-        }
+        })
     }
 
     async fn within<T>(&self, work: impl Future<Output = std::io::Result<T>>) -> Result<T, HostError> {
@@ -177,8 +195,7 @@ impl GuestAgent {
                 self.guest
             ))),
             Err(_) => Err(HostError::TimedOut(format!(
-                "the guest agent in '{}' does not answer; install qemu-guest-agent in it, start it, and try \
-                 again",
+                "the guest agent in '{}' does not answer; is qemu-guest-agent installed in it, and has it started?",
                 self.guest
             ))),
         }
@@ -278,6 +295,6 @@ mod tests {
         let agent = GuestAgent::new("web1".parse().unwrap(), socket);
         let error = agent.exec(&["true".to_owned()], b"").await.unwrap_err();
         assert!(matches!(error, HostError::TimedOut(_)));
-        assert!(error.to_string().contains("install qemu-guest-agent"), "{error}");
+        assert!(error.to_string().contains("qemu-guest-agent installed"), "{error}");
     }
 }

@@ -85,12 +85,12 @@ pub enum MemberError {
     NoProgram(String),
     #[error(
         "cannot start the state store: {address} is in use by another program; end it \
-         (`ss -ltnp` shows it), or give Kennel another port"
+         (`ss -ltnp` shows it), and try again"
     )]
     PortInUse { address: SocketAddr },
     #[error(
         "cannot start the state store: {address} is not an address of this host; \
-         use one that `ip address` shows"
+         start kenneld with an --address that `ip address` shows"
     )]
     NotOurAddress { address: SocketAddr },
     #[error("cannot start the state store: '{0}' is not an URL like https://192.0.2.1:7441")]
