@@ -29,6 +29,15 @@ pub fn kennel_binary() -> Result<PathBuf> {
         .context("find `kennel` beside this program: `make build` makes it")
 }
 
+/// Where the tiny image is kept that this build's kenneld made.
+fn tiny_cache() -> Result<PathBuf> {
+    let kennel = kennel_binary()?;
+    let folder = kennel.parent().context("a program stands in a folder")?;
+    let kenneld = std::fs::metadata(folder.join("kenneld")).context("find `kenneld` beside `kennel`")?;
+    let built = kenneld.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+    Ok(folder.join("e2e").join(format!("tiny-{}", built.as_secs())))
+}
+
 impl Lab {
     /// Builds a lab of its own, with the tiny image in its catalogue.
     pub fn up(name: &str, hosts: u32) -> Result<Lab> {
@@ -40,7 +49,7 @@ impl Lab {
         };
         lab.lab(&["down"]).ok();
         lab.lab(&["up", "--hosts", &hosts.to_string()])?;
-        lab.import_tiny(&base)?;
+        lab.import_tiny()?;
         Ok(lab)
     }
 
@@ -110,9 +119,9 @@ impl Lab {
         self.kennel(&[&["lab"], words].concat())
     }
 
-    /// The tiny image: built once on this machine, imported from then on.
-    fn import_tiny(&self, base: &Path) -> Result<()> {
-        let cache = base.join("tiny");
+    /// The tiny image: built once by this very kenneld, imported from then on.
+    fn import_tiny(&self) -> Result<()> {
+        let cache = tiny_cache()?;
         let (disk, kernel, initrd) = (cache.join("disk"), cache.join("kernel"), cache.join("initrd"));
         let words = cache.join("command-line");
         if words.is_file() {
@@ -134,6 +143,9 @@ impl Lab {
             self.kennel(&["image", "build", "tiny"])?;
             let view = self.json(&["image", "show", "tiny"])?;
             let image = &view["image"];
+            if let Some(older) = cache.parent().filter(|older| older.is_dir()) {
+                std::fs::remove_dir_all(older)?;
+            }
             std::fs::create_dir_all(&cache)?;
             let origin = image["imported_on"].as_str().context("the image's origin")?;
             for (part, path) in [("disk", &disk), ("kernel", &kernel), ("initrd", &initrd)] {

@@ -5,7 +5,7 @@ use model::{ClusterView, EventKind, GuestName, JobId, JobReport, JobSpec, JobSta
 use plan::job::{Effect, advance};
 use store::{Outcome, StoreError, TxnBuilder, keys};
 
-use super::{Leader, as_leader};
+use super::{Leader, as_leader, unless_refused};
 
 /// Events kept; the oldest go first.
 const EVENTS_MAX: usize = 10_000;
@@ -26,7 +26,7 @@ impl Leader {
             mine.cloned().collect()
         };
         for job in open {
-            self.advance_job(since, &job, now).await?;
+            unless_refused(self.advance_job(since, &job, now).await)?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Leader {
         }
         let Decision { changes, wake_at, .. } = decision;
         for change in &changes {
-            self.carry_out(since, change).await?;
+            unless_refused(self.carry_out(since, change).await)?;
         }
         self.advance_jobs(since, now).await?;
         self.trim_events(since).await?;
@@ -144,6 +144,21 @@ impl Leader {
             }
         }
         Ok(())
+    }
+}
+
+/// What one record refuses, such as a damaged one, which is never overwritten, must not keep the leader from all
+/// that has nothing to do with it. Damaged records have been told of by then.
+fn unless_refused(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Err(StoreError::Refused(why)) => {
+            tracing::debug!(%why, "a change of the leader is refused");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::LeaseGone)) => {
+            Err(error)
+        }
     }
 }
 
