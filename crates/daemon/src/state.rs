@@ -68,7 +68,7 @@ impl State {
                 "the cluster's records are of another version; upgrade kenneld on this host"
             );
         }
-        self.until(|cache| cache.schema() == Some(Schema::CURRENT)).await;
+        self.until(|cache| cache.schema().is_none_or(|schema| schema == Schema::CURRENT)).await;
     }
 
     /// Returns when something is true of the records.

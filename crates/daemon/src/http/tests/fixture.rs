@@ -123,7 +123,7 @@ impl TestCluster {
         let network = process_network() ^ NETWORKS.fetch_add(1, Ordering::Relaxed);
         let mut this = Self { store, state, authority, hosts: Vec::new(), token, folder, network };
         this.write(|txn| {
-            txn.create(&cluster).create(&stored).create(&key);
+            txn.create(&model::Schema::CURRENT).create(&cluster).create(&stored).create(&key);
         })
         .await;
         for index in 0..hosts {
