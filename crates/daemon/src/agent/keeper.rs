@@ -109,6 +109,18 @@ pub(super) struct Keeper {
     pub exit: Option<model::Exit>,
 }
 
+/// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
+/// tell and whose machine is gone, ended while nobody looked: not cleanly, for all that is known.
+fn last_exit(agent: &Agent, report: &model::GuestReport) -> Option<model::Exit> {
+    let told = report.exit.clone();
+    let ran = report.boot_generation;
+    let tells_of_it = told.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran);
+    if tells_of_it || report.host != agent.me || agent.machine_of(report.guest_id).is_some() {
+        return told;
+    }
+    Some(model::Exit { boot_generation: ran, reason: ExitReason::Crashed, at: jiff::Timestamp::now() })
+}
+
 impl Keeper {
     fn new(agent: Arc<Agent>, guest: GuestName) -> Keeper {
         let reporter = Reporter::start(agent.clone());
@@ -116,7 +128,7 @@ impl Keeper {
             let cache = agent.state.read();
             let id = cache.view().guests.get(&guest).map(|spec| spec.id);
             let report = cache.view().guest_reports.get(&guest).filter(|report| Some(report.guest_id) == id);
-            (id, report.and_then(|report| report.exit.clone()))
+            (id, report.and_then(|report| last_exit(&agent, report)))
         };
         Keeper {
             agent,
