@@ -35,11 +35,81 @@ pub struct Settings {
     pub store_members: u32,
     /// How many guests one host may be starting at once while lost guests are recovered.
     pub recovery_starts_per_host: u32,
+    #[serde(default)]
+    pub balance: BalanceMode,
+    /// How many moves the balance makes at once.
+    #[serde(default = "moves_at_once")]
+    pub balance_moves_at_once: u32,
+    /// The time constant of what is measured: a load that lasts much shorter moves nothing. Seconds.
+    #[serde(default = "usage_window")]
+    pub usage_window_s: u32,
+    /// What the cluster keeps room for.
+    #[serde(default)]
+    pub survive: Survive,
+    /// What guests' reservations may sum up to, of the memory that hosts do not keep for themselves.
+    #[serde(default = "memory_percent")]
+    pub memory_percent: u32,
+    /// How many virtual CPUs guests may have, in percent of a host's cores.
+    #[serde(default = "vcpus_percent")]
+    pub vcpus_percent: u32,
+}
+
+fn moves_at_once() -> u32 {
+    2
+}
+
+fn usage_window() -> u32 {
+    300
+}
+
+fn memory_percent() -> u32 {
+    100
+}
+
+fn vcpus_percent() -> u32 {
+    800
+}
+
+/// Whether guests are moved to balance the load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BalanceMode {
+    Off,
+    /// It is proposed, and waits for a yes.
+    Manual,
+    /// It is done.
+    #[default]
+    Automatic,
+}
+
+/// What the cluster keeps room for: the guests of what is lost can all run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Survive {
+    /// Any so many hosts at once; 0: nothing.
+    Hosts(u32),
+    /// Any one zone.
+    Zone,
+}
+
+impl Default for Survive {
+    fn default() -> Self {
+        Survive::Hosts(1)
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { store_members: 3, recovery_starts_per_host: 4 }
+        Self {
+            store_members: 3,
+            recovery_starts_per_host: 4,
+            balance: BalanceMode::default(),
+            balance_moves_at_once: moves_at_once(),
+            usage_window_s: usage_window(),
+            survive: Survive::default(),
+            memory_percent: memory_percent(),
+            vcpus_percent: vcpus_percent(),
+        }
     }
 }
 

@@ -63,4 +63,8 @@ pub enum EventKind {
     StoreDegraded,
     RecordDamaged,
     JobEnded,
+    /// The loss of a host would leave guests without a place, or no longer would.
+    CapacityChanged,
+    BalanceProposed,
+    GuestMoved,
 }

@@ -1,6 +1,7 @@
 //! Guests: the pets. A guest is three records: its spec (a wish), its assignment (a decision) and its
 //! report (a belief). What a person sees, its phase, is computed from them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::IpNet;
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AcceleratorKind, BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName, MacAddress,
-    NetworkName, Pool, VolumeId, VolumeReport,
+    AcceleratorKind, BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName, JobId,
+    MacAddress, NetworkName, Pool, Replica, VolumeId, VolumeReport,
 };
 
 /// What a guest should be.
@@ -37,6 +38,16 @@ pub struct GuestSpec {
     pub preferred_host: Option<HostName>,
     /// Set once, by a delete job; the guest is ended and its volumes go.
     pub deleting: bool,
+    /// What rules may name it by.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// Its operator does not want it moved.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Guests that must run before it is started.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub start_after: BTreeSet<GuestName>,
 }
 
 impl GuestSpec {
@@ -104,6 +115,32 @@ pub struct Assignment {
     pub secondary: Option<HostName>,
     /// Why here; one sentence without a full stop.
     pub why: String,
+    /// The owner is to end the guest here, or to send it, so that another host goes on with it.
+    #[serde(default)]
+    pub handover: Option<Handover>,
+    /// The last owner's replica, if it handed the guest over: every volume was the same on both hosts when this
+    /// epoch began, and stays so until the guest writes.
+    #[serde(default)]
+    pub handed_over_by: Option<Replica>,
+}
+
+/// A change of owner that is asked for while the old owner is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Handover {
+    /// The secondary's host, which becomes the owner.
+    pub to: HostName,
+    pub how: HandoverKind,
+    /// The job that asked.
+    pub job: JobId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandoverKind {
+    /// It is shut down here and started there.
+    Restart,
+    /// It is sent while it runs.
+    Live,
 }
 
 /// What the owner's host says of a guest.

@@ -23,6 +23,63 @@ pub struct Host {
     pub joined_at: Timestamp,
     /// Whether it runs a member of the state store.
     pub store_member: bool,
+    #[serde(default)]
+    pub duty: Duty,
+    #[serde(default)]
+    pub settings: HostSettings,
+}
+
+/// What an operator wants of a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Duty {
+    /// It runs guests and holds replicas.
+    #[default]
+    Normal,
+    /// Guests and replicas leave it, and none come.
+    Draining,
+    /// Guests leave it, and none come; its replicas stay, for it will be back.
+    Maintenance,
+}
+
+/// What an operator says of one host. `None`: as the whole cluster's settings say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostSettings {
+    /// What it keeps for itself: kernel, daemon, store member, storage daemon.
+    pub reserved_memory: Bytes,
+    /// Of the file system that holds the volumes: what no replica may take.
+    pub reserved_disk: Bytes,
+    /// Processors that it keeps for itself, in thousandths of a core.
+    pub reserved_millicores: u32,
+    /// Of its processors: 100 is a standard host's.
+    pub speed_percent: u32,
+    /// What guests' reservations may sum up to, of the memory that is not reserved.
+    pub memory_percent: Option<u32>,
+    /// How many virtual CPUs its guests may have, in percent of its cores.
+    pub vcpus_percent: Option<u32>,
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        Self {
+            reserved_memory: Bytes::mib(512),
+            reserved_disk: Bytes(0),
+            reserved_millicores: 0,
+            speed_percent: 100,
+            memory_percent: None,
+            vcpus_percent: None,
+        }
+    }
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Duty::Normal => "normal",
+            Duty::Draining => "draining",
+            Duty::Maintenance => "maintenance",
+        })
+    }
 }
 
 /// What a host says of itself when it starts, and when that changes. Nothing here is measured over time.

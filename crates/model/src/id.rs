@@ -97,6 +97,11 @@ name_type!(
     NetworkName,
     "network"
 );
+name_type!(
+    /// The name of a placement rule.
+    RuleName,
+    "rule"
+);
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

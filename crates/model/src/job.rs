@@ -33,12 +33,45 @@ pub struct JobSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobKind {
-    CreateGuest { guest: GuestName },
-    DeleteGuest { guest: GuestName },
-    StartGuest { guest: GuestName },
-    StopGuest { guest: GuestName },
-    RestartGuest { guest: GuestName },
-    BuildImage { image: ImageName, recipe: Recipe },
+    CreateGuest {
+        guest: GuestName,
+    },
+    DeleteGuest {
+        guest: GuestName,
+    },
+    StartGuest {
+        guest: GuestName,
+    },
+    StopGuest {
+        guest: GuestName,
+    },
+    RestartGuest {
+        guest: GuestName,
+    },
+    BuildImage {
+        image: ImageName,
+        recipe: Recipe,
+    },
+    /// Bring a guest, and its secondary, to other hosts.
+    MoveGuest {
+        guest: GuestName,
+        to: GuestPlace,
+    },
+    /// Bring everything off a host; which guests go where is decided while it runs.
+    DrainHost {
+        host: HostName,
+    },
+    /// Make these moves, in this order; each is looked at again before it is made.
+    Balance {
+        moves: Vec<(GuestName, GuestPlace)>,
+    },
+}
+
+/// Where a guest shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestPlace {
+    pub host: HostName,
+    pub secondary: Option<HostName>,
 }
 
 /// An image that Kennel can make by itself.
@@ -60,8 +93,20 @@ impl fmt::Display for JobKind {
             JobKind::StopGuest { guest } => format!("stop guest {guest}"),
             JobKind::RestartGuest { guest } => format!("restart guest {guest}"),
             JobKind::BuildImage { image, .. } => format!("build image {image}"),
+            JobKind::MoveGuest { guest, to } => format!("move guest {guest} to {to}"),
+            JobKind::DrainHost { host } => format!("drain host {host}"),
+            JobKind::Balance { moves } => format!("balance with {} moves", moves.len()),
         };
         f.pad(&text)
+    }
+}
+
+impl fmt::Display for GuestPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.secondary {
+            Some(secondary) => f.pad(&format!("{} + {secondary}", self.host)),
+            None => f.pad(self.host.as_str()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! | record | written by |
 //! | --- | --- |
-//! | [`Cluster`], [`Host`], [`GuestSpec`], [`Network`], [`Image`], [`JobSpec`], [`AccessToken`], address claims | the API |
+//! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`JobSpec`], [`AccessToken`], address claims | the API |
 //! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader |
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
@@ -28,25 +28,29 @@ mod image;
 mod job;
 mod network;
 mod refusal;
+mod rule;
 mod size;
+mod usage;
 mod view;
 mod volume;
 
-pub use cluster::{AccessToken, Cluster, Schema, Settings, TokenUse};
+pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse};
 pub use event::{Event, EventKind, Severity};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
-    NicSpec, PowerWish, Seed,
+    Handover, HandoverKind, NicSpec, PowerWish, Seed,
 };
-pub use host::{Accelerator, AcceleratorKind, Host, HostPhase, HostReport, Session};
+pub use host::{Accelerator, AcceleratorKind, Duty, Host, HostPhase, HostReport, HostSettings, Session};
 pub use id::{
     BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,
-    NetworkName, VolumeId,
+    NetworkName, RuleName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
-pub use job::{Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Recipe, StepState};
+pub use job::{GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Recipe, StepState};
 pub use network::{AddressClaim, Network};
 pub use refusal::Refusal;
+pub use rule::{GuestSelector, HostSelector, Rule, RuleKind, RuleScope, RuleStrength};
 pub use size::{Bytes, InvalidSize};
+pub use usage::{GuestUsage, HostUsage, Usage};
 pub use view::{ClusterView, Liveness};
 pub use volume::{InSync, Pool, Replica, ReplicaDrop, VolumePhase, VolumeReport, VolumeState};

@@ -121,6 +121,8 @@ fn promotion(spec: &GuestSpec, from: &Assignment, to: HostName) -> Change {
             epoch: from.epoch.next(),
             secondary: Some(from.host.clone()),
             why,
+            handover: None,
+            handed_over_by: None,
             ..from.clone()
         },
         volumes: spec.disks.iter().map(|disk| disk.volume).collect(),

@@ -43,6 +43,8 @@ pub fn cluster(hosts: usize) -> ClusterView {
                 tags: BTreeSet::new(),
                 joined_at: Timestamp::UNIX_EPOCH,
                 store_member: n <= 3,
+                duty: model::Duty::default(),
+                settings: model::HostSettings::default(),
             },
         );
         view.host_reports.insert(
@@ -93,6 +95,9 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         stop_timeout_s: 30,
         preferred_host: None,
         deleting: false,
+        tags: Default::default(),
+        pinned: false,
+        start_after: Default::default(),
     }
 }
 
@@ -109,6 +114,8 @@ pub fn put(view: &mut ClusterView, name: &str, pool: Pool, owner: &str, secondar
         epoch: Epoch::FIRST,
         secondary: secondary.map(host),
         why: "a test".into(),
+        handover: None,
+        handed_over_by: None,
     };
     view.in_sync.insert(volume(name), in_sync);
     view.guest_reports.insert(spec.name.clone(), report(&assignment, GuestState::Running));

@@ -42,7 +42,10 @@ fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
         JobKind::StopGuest { .. } => Some(&[("shut down", is_as_wished)]),
         JobKind::RestartGuest { .. } => Some(&[("restart", is_as_wished)]),
         JobKind::DeleteGuest { .. } => Some(&[("end and delete", is_gone)]),
-        JobKind::BuildImage { .. } => None,
+        JobKind::BuildImage { .. }
+        | JobKind::MoveGuest { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => None,
     }
 }
 
@@ -77,7 +80,10 @@ fn guest_of(kind: &JobKind) -> Option<&GuestName> {
         | JobKind::StartGuest { guest }
         | JobKind::StopGuest { guest }
         | JobKind::RestartGuest { guest } => Some(guest),
-        JobKind::BuildImage { .. } => None,
+        JobKind::BuildImage { .. }
+        | JobKind::MoveGuest { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => None,
     }
 }
 

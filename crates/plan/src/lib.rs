@@ -12,9 +12,11 @@
 pub mod converge;
 pub mod decide;
 pub mod job;
+pub mod layout;
 pub mod limits;
 pub mod place;
 mod room;
+pub mod snapshot;
 
 #[cfg(test)]
 mod fixture;

@@ -88,6 +88,8 @@ pub fn place(view: &ClusterView, spec: &GuestSpec) -> Result<Assignment, NoPlace
         epoch: Epoch::FIRST,
         secondary,
         why,
+        handover: None,
+        handed_over_by: None,
     })
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 
 use model::{
     AccessToken, AddressClaim, Assignment, Cluster, Event, GuestReport, GuestSpec, Host, HostName,
-    HostReport, Image, InSync, JobReport, JobSpec, Network, ReplicaDrop, Schema, Session,
+    HostReport, Image, InSync, JobReport, JobSpec, Network, ReplicaDrop, Rule, Schema, Session,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,7 @@ records! {
     GuestReport: report => keys::guest_report(&report.guest);
     InSync: set => keys::in_sync(set.volume);
     ReplicaDrop: drop => keys::replica_drop(&drop.host, drop.volume);
+    Rule: rule => keys::rule(&rule.name);
     Network: network => keys::network(&network.name);
     AddressClaim: claim => keys::address(&claim.network, claim.address);
     Image: image => keys::image(&image.name);

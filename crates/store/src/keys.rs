@@ -5,6 +5,7 @@
 //! /kennel/hosts/<host>                             host-reports/, sessions/ (on a lease)
 //! /kennel/guests/<guest>                           assignments/, guest-reports/
 //! /kennel/in-sync/<volume>                         drops/<host>/<volume>
+//! /kennel/rules/<rule>
 //! /kennel/networks/<network>                       addresses/<network>/<ip>
 //! /kennel/images/<image>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
@@ -16,7 +17,7 @@
 
 use std::net::IpAddr;
 
-use model::{EventId, GuestName, HostName, ImageName, JobId, NetworkName, VolumeId};
+use model::{EventId, GuestName, HostName, ImageName, JobId, NetworkName, RuleName, VolumeId};
 
 pub const SCHEMA: &str = "/kennel/schema";
 pub const CLUSTER: &str = "/kennel/cluster";
@@ -31,6 +32,7 @@ pub const ASSIGNMENTS: &str = "/kennel/assignments/";
 pub const GUEST_REPORTS: &str = "/kennel/guest-reports/";
 pub const IN_SYNC: &str = "/kennel/in-sync/";
 pub const DROPS: &str = "/kennel/drops/";
+pub const RULES: &str = "/kennel/rules/";
 pub const NETWORKS: &str = "/kennel/networks/";
 pub const ADDRESSES: &str = "/kennel/addresses/";
 pub const IMAGES: &str = "/kennel/images/";
@@ -71,6 +73,10 @@ pub fn in_sync(volume: VolumeId) -> String {
 
 pub fn replica_drop(host: &HostName, volume: VolumeId) -> String {
     format!("{DROPS}{host}/{volume}")
+}
+
+pub fn rule(name: &RuleName) -> String {
+    format!("{RULES}{name}")
 }
 
 pub fn network(name: &NetworkName) -> String {
@@ -120,6 +126,7 @@ pub enum Kind {
     GuestReport,
     InSync,
     Drop,
+    Rule,
     Network,
     Address,
     Image,
@@ -132,7 +139,7 @@ pub enum Kind {
 
 const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
 
-const PREFIXES: [(&str, Kind); 16] = [
+const PREFIXES: [(&str, Kind); 17] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -141,6 +148,7 @@ const PREFIXES: [(&str, Kind); 16] = [
     (GUEST_REPORTS, Kind::GuestReport),
     (IN_SYNC, Kind::InSync),
     (DROPS, Kind::Drop),
+    (RULES, Kind::Rule),
     (NETWORKS, Kind::Network),
     (ADDRESSES, Kind::Address),
     (IMAGES, Kind::Image),

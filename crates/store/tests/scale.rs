@@ -45,6 +45,9 @@ fn records(number: u32) -> [Entry; 3] {
         stop_timeout_s: 30,
         preferred_host: None,
         deleting: false,
+        tags: Default::default(),
+        pinned: false,
+        start_after: Default::default(),
     };
     let assignment = Assignment {
         guest: name,
@@ -53,6 +56,8 @@ fn records(number: u32) -> [Entry; 3] {
         epoch: Epoch::FIRST,
         secondary: Some(host(number + 1)),
         why: "it had the most room".to_owned(),
+        handover: None,
+        handed_over_by: None,
     };
     let replica = |number: u32| Replica { host: host(number), boot_id: id::<BootId>(number % HOSTS) };
     let members = [replica(number), replica(number + 1)].into();

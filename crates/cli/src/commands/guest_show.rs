@@ -173,6 +173,9 @@ mod tests {
                 stop_timeout_s: 60,
                 preferred_host: None,
                 deleting: false,
+                tags: Default::default(),
+                pinned: false,
+                start_after: Default::default(),
             },
             assignment: Some(Assignment {
                 guest: name,
@@ -181,6 +184,8 @@ mod tests {
                 epoch: Epoch(3),
                 secondary: Some(secondary),
                 why: "host2 was lost".to_owned(),
+                handover: None,
+                handed_over_by: None,
             }),
             report: None,
         }

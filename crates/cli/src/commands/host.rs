@@ -143,6 +143,8 @@ pub mod tests {
                 tags: BTreeSet::new(),
                 joined_at: Timestamp::UNIX_EPOCH,
                 store_member: true,
+                duty: model::Duty::default(),
+                settings: model::HostSettings::default(),
             },
             session: None,
             report: (phase == HostPhase::Online).then(|| HostReport {

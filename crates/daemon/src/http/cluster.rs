@@ -150,6 +150,8 @@ fn new_host(view: &ClusterView, request: &JoinRequest, now: Timestamp, asked: &s
         tags: request.tags.clone(),
         joined_at: now,
         store_member: present.map_or_else(|| store_member_wanted(view, name), |host| host.store_member),
+        duty: present.map(|host| host.duty).unwrap_or_default(),
+        settings: present.map(|host| host.settings.clone()).unwrap_or_default(),
     })
 }
 

@@ -129,6 +129,9 @@ impl<'a> Draft<'a> {
             stop_timeout_s: STOP_TIMEOUT_S,
             preferred_host: request.host.clone(),
             deleting: false,
+            tags: Default::default(),
+            pinned: false,
+            start_after: Default::default(),
         })
     }
 

@@ -114,6 +114,8 @@ async fn write_first_records(
         tags: config.tags.iter().cloned().collect(),
         joined_at: now,
         store_member: true,
+        duty: model::Duty::default(),
+        settings: model::HostSettings::default(),
     };
     let network =
         Network { name: FIRST_NETWORK.parse()?, subnet: FIRST_SUBNET.parse()?, gateway: None, mtu: MTU };

@@ -198,6 +198,8 @@ impl TestCluster {
             epoch: Epoch::FIRST,
             secondary: None,
             why: "the test says so".to_owned(),
+            handover: None,
+            handed_over_by: None,
         };
         let report = GuestReport {
             guest: guest.clone(),
@@ -274,6 +276,8 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         tags: BTreeSet::new(),
         joined_at: Timestamp::now(),
         store_member: true,
+        duty: model::Duty::default(),
+        settings: model::HostSettings::default(),
     };
     let session = Session { host: name.clone(), boot_id, started_at: Timestamp::now() };
     let report = HostReport {
