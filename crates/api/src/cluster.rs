@@ -57,17 +57,20 @@ pub struct StoreMemberView {
 }
 
 impl ClusterStatus {
-    /// `None` while there is no cluster.
+    /// `None` while there is no cluster. `planned`: what the planner finds wrong.
     pub fn of(
         view: &ClusterView,
         answered_by: &HostName,
         store_answers: bool,
         store_members: Vec<StoreMemberView>,
+        planned: Vec<String>,
     ) -> Option<Self> {
         let Cluster { name, id, created_at, settings, .. } = view.cluster.clone()?;
         let online = |host: &&HostName| view.host_phase(host) == HostPhase::Online;
         let guests = GuestView::list(view);
         let volumes = VolumeView::list(view);
+        let mut problems = problems(view, store_answers, &store_members, &guests, &volumes);
+        problems.extend(planned);
         let ended = |job: &model::JobId| view.job_reports.get(job).is_some_and(|r| r.state.is_terminal());
         Some(Self {
             name,
@@ -83,7 +86,7 @@ impl ClusterStatus {
             guests: tally(guests.iter().map(|guest| guest.phase)),
             volumes: tally(volumes.iter().map(|volume| volume.phase)),
             jobs_running: count(view.jobs.keys().filter(|job| !ended(job))),
-            problems: problems(view, store_answers, &store_members, &guests, &volumes),
+            problems,
             store_members,
             damaged: view.damaged.clone(),
         })

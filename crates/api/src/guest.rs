@@ -1,5 +1,6 @@
 //! Guests as people ask for them and see them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use model::{
@@ -47,6 +48,19 @@ pub struct CreateGuest {
     pub priority: i32,
     #[serde(default = "yes")]
     pub start: bool,
+    /// What rules may name it by.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// It is not to be moved.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Guests that must run before it is started.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub start_after: BTreeSet<GuestName>,
+    /// Though the cluster could no longer survive what it promises to.
+    #[serde(default)]
+    pub force: bool,
 }
 
 fn one() -> u32 {
@@ -73,6 +87,10 @@ impl CreateGuest {
             host: None,
             priority: 0,
             start: yes(),
+            tags: BTreeSet::new(),
+            pinned: false,
+            start_after: BTreeSet::new(),
+            force: false,
         }
     }
 }
@@ -162,6 +180,21 @@ impl Watched for GuestView {
     fn watch_id(&self) -> String {
         self.name.to_string()
     }
+}
+
+/// Where a guest shall be from now on. What is left out the planner chooses.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateGuest {
+    /// The host that shall run it. Default: where it is, when a secondary is named; else the best other host.
+    #[serde(default)]
+    pub to: Option<HostName>,
+    /// The host that shall hold its secondary replicas. Default: the one that costs the least copying.
+    #[serde(default)]
+    pub secondary: Option<HostName>,
+    /// Though the cluster could no longer survive what it promises to.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A program to be run inside a guest, through its guest agent.

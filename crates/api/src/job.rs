@@ -16,6 +16,9 @@ pub struct JobView {
     pub progress: f64,
     /// What it does now, or waits for; why it failed, when it did.
     pub message: Option<String>,
+    /// What whoever asked for it should know; told once, in the answer that the job began with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub spec: JobSpec,
     /// How far it is; nothing until somebody has taken it up.
     pub report: Option<JobReport>,
@@ -30,6 +33,7 @@ impl JobView {
             state: report.map_or(JobState::Waiting, |r| r.state),
             progress: report.map_or(0.0, JobReport::progress),
             message: report.and_then(message),
+            warnings: Vec::new(),
             spec: spec.clone(),
             report: report.cloned(),
         }

@@ -7,6 +7,7 @@
 //! Every list can be watched: `?watch=true` turns the answer into a stream of server-sent events, which
 //! begins with everything (`snapshot`) and goes on with what changes ([`WatchEvent`]).
 
+mod change;
 pub mod client;
 mod cluster;
 mod config;
@@ -20,10 +21,15 @@ mod local;
 mod network;
 pub mod openapi;
 mod peer;
+mod planning;
 mod problem;
+mod rule;
 mod volume;
 mod watch;
 
+pub use change::{
+    ChangeDuty, ChangeGuest, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags, DutyAnswer,
+};
 pub use client::{Client, ClientError, Console, ConsoleEvent, ImportImage, LocalClient};
 pub use cluster::{
     ClusterStatus, InvalidJoinToken, Invitation, JoinAnswer, JoinRequest, JoinToken, StoreMemberView,
@@ -31,14 +37,19 @@ pub use cluster::{
 pub use config::{ClientConfig, ConfigError};
 pub use encoding::Blob;
 pub use event::{EventQuery, EventView};
-pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView};
+pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, MigrateGuest};
 pub use host::HostView;
 pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
 pub use job::JobView;
 pub use local::{InitAnswer, InitRequest, LocalJoinAnswer, LocalJoinRequest, LocalStatus};
 pub use network::{CreateNetwork, NetworkView};
 pub use peer::{PromiseAnswer, PromiseRequest};
+pub use planning::{
+    AddHostQuery, AddHostView, ApplyBalance, BalanceView, CapacityView, ClusterDump, FitsView, LossView,
+    MoveView, OutlookView, RebootGroupView, RebootView, RestartView, RoomView, ShapeQuery, WhyView,
+};
 pub use problem::{Problem, ProblemKind};
+pub use rule::{CreateRule, ReplaceRule, RuleState, RuleView};
 pub use volume::{ReplicaRole, ReplicaView, VolumeView};
 pub use watch::{ListQuery, WatchEvent, Watched};
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use model::{HostUsage, Settings};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
@@ -17,9 +18,11 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::watch::Removed;
 use crate::{
-    BuildImage, ClusterStatus, CreateGuest, CreateNetwork, EventView, ExecAnswer, ExecRequest, GuestView,
-    HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, NetworkView, Problem, PromiseAnswer,
-    PromiseRequest, RegisterImage, StagedFile, VolumeView,
+    AddHostView, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest, ChangeHost,
+    ChangeSettings, ClusterDump, ClusterStatus, CreateGuest, CreateNetwork, CreateRule, DutyAnswer,
+    EventView, ExecAnswer, ExecRequest, GuestView, HostView, ImageView, Invitation, JobView, JoinAnswer,
+    JoinRequest, LossView, MigrateGuest, NetworkView, Problem, PromiseAnswer, PromiseRequest, RebootView,
+    RegisterImage, ReplaceRule, RuleView, StagedFile, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -69,6 +72,20 @@ const EVENTS: &[(&str, &str)] = &[
     ("watch", "Answer with a stream of server-sent events instead of a list"),
 ];
 
+const FORCE: &[(&str, &str)] = &[("force", "Though the cluster could no longer survive what it promises to")];
+const SHAPE: &[(&str, &str)] = &[
+    ("memory", "Of one guest, as in 4G; default 512M"),
+    ("disk", "Of one guest, on each host that holds a replica; default 10G"),
+    ("vcpus", "Of one guest; default 1"),
+    ("pool", "Where its disks are: local or mirror; default mirror, when there are two hosts"),
+];
+const NEW_HOST: &[(&str, &str)] = &[
+    ("memory", "All of its memory, as in 64G"),
+    ("disk", "For volumes, as in 2T"),
+    ("cores", "Its processors"),
+    ("zone", "Where it would stand; default: in a zone of its own"),
+];
+
 impl Endpoint {
     fn new(method: HttpMethod, path: &'static str, tag: &'static str, summary: &'static str) -> Self {
         Self {
@@ -109,6 +126,14 @@ impl Endpoint {
 
     fn delete(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
         Self::new(HttpMethod::Delete, path, tag, summary)
+    }
+
+    fn put(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self::new(HttpMethod::Put, path, tag, summary)
+    }
+
+    fn patch(path: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self::new(HttpMethod::Patch, path, tag, summary)
     }
 
     fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
@@ -169,6 +194,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(guest_endpoints());
     all.extend(resource_endpoints());
     all.extend(image_endpoints());
+    all.extend(planning_endpoints());
     all
 }
 
@@ -180,12 +206,27 @@ fn cluster_endpoints() -> Vec<Endpoint> {
         Endpoint::post("/v1/cluster/invitations", "cluster", "A token that lets one more host in, once")
             .status("201")
             .gives::<Invitation>(),
+        Endpoint::patch("/v1/cluster/settings", "cluster", "Change what holds for the whole cluster")
+            .takes::<ChangeSettings>()
+            .gives::<Settings>(),
         Endpoint::post("/v1/cluster/join", "cluster", "Let a host in that holds a join token")
             .access(Access::Anybody)
             .takes::<JoinRequest>()
             .gives::<JoinAnswer>(),
         Endpoint::get("/v1/hosts", "hosts", "The hosts").lists::<HostView>(),
         Endpoint::get("/v1/hosts/{name}", "hosts", "One host").gives::<HostView>(),
+        Endpoint::patch("/v1/hosts/{name}", "hosts", "Change a host's zone, tags or settings")
+            .takes::<ChangeHost>()
+            .gives::<HostView>(),
+        Endpoint::post("/v1/hosts/{name}/duty", "hosts", "Have everything leave a host, or let it come back")
+            .takes::<ChangeDuty>()
+            .gives::<DutyAnswer>(),
+        Endpoint::get("/v1/hosts/{name}/usage", "hosts", "What a host and its guests use, as averages")
+            .gives::<HostUsage>(),
+        Endpoint::get("/v1/internal/usage", "hosts", "What this host and its guests use, as averages")
+            .access(Access::Host)
+            .gives::<HostUsage>(),
+        Endpoint::get("/v1/usage", "hosts", "What every host and its guests use").gives::<Vec<HostUsage>>(),
         Endpoint::post("/v1/internal/promise", "hosts", "Promise not to take a guest over for a while")
             .access(Access::Host)
             .takes::<PromiseRequest>()
@@ -198,10 +239,23 @@ fn guest_endpoints() -> Vec<Endpoint> {
         Endpoint::get("/v1/guests", "guests", "The guests").lists::<GuestView>(),
         Endpoint::post("/v1/guests", "guests", "Create a guest").takes::<CreateGuest>().starts_job(),
         Endpoint::get("/v1/guests/{name}", "guests", "One guest").gives::<GuestView>(),
+        Endpoint::patch("/v1/guests/{name}", "guests", "Change a guest")
+            .takes::<ChangeGuest>()
+            .gives::<GuestView>(),
         Endpoint::delete("/v1/guests/{name}", "guests", "End a guest and delete its disks").starts_job(),
-        Endpoint::post("/v1/guests/{name}/start", "guests", "Start a guest").starts_job(),
+        Endpoint {
+            query: FORCE,
+            ..Endpoint::post("/v1/guests/{name}/start", "guests", "Start a guest").starts_job()
+        },
         Endpoint::post("/v1/guests/{name}/stop", "guests", "Shut a guest down").starts_job(),
         Endpoint::post("/v1/guests/{name}/restart", "guests", "Shut a guest down and start it").starts_job(),
+        Endpoint::post(
+            "/v1/guests/{name}/migrate",
+            "guests",
+            "Bring a guest, or its secondary, to another host",
+        )
+        .takes::<MigrateGuest>()
+        .starts_job(),
         Endpoint::post("/v1/guests/{name}/exec", "guests", "Run a program inside a guest")
             .takes::<ExecRequest>()
             .gives::<ExecAnswer>(),
@@ -232,6 +286,48 @@ fn resource_endpoints() -> Vec<Endpoint> {
             query: EVENTS,
             ..Endpoint::get("/v1/events", "events", "What happened, the oldest first").lists::<EventView>()
         },
+    ]
+}
+
+fn planning_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/rules", "rules", "The placement rules, and whether each is kept")
+            .lists::<RuleView>(),
+        Endpoint::post("/v1/rules", "rules", "Create a rule; what contradicts another one is named")
+            .takes::<CreateRule>()
+            .status("201")
+            .gives::<RuleView>(),
+        Endpoint::get("/v1/rules/{name}", "rules", "One rule").gives::<RuleView>(),
+        Endpoint::put("/v1/rules/{name}", "rules", "Say something else under a rule's name")
+            .takes::<ReplaceRule>()
+            .gives::<RuleView>(),
+        Endpoint::delete("/v1/rules/{name}", "rules", "Delete a rule"),
+        Endpoint::get("/v1/guests/{name}/why", "planning", "Why a guest is where it is, and not elsewhere")
+            .gives::<WhyView>(),
+        Endpoint::get("/v1/balance", "planning", "What balancing would do now").gives::<BalanceView>(),
+        Endpoint::post("/v1/balance", "planning", "Carry out the proposal that was seen")
+            .takes::<ApplyBalance>()
+            .starts_job(),
+        Endpoint {
+            query: SHAPE,
+            ..Endpoint::get(
+                "/v1/capacity",
+                "planning",
+                "How many more guests fit, and what the cluster survives",
+            )
+            .gives::<CapacityView>()
+        },
+        Endpoint::get("/v1/what-if/host-loss/{name}", "planning", "What the loss of a host would do")
+            .gives::<LossView>(),
+        Endpoint {
+            query: NEW_HOST,
+            ..Endpoint::get("/v1/what-if/add-host", "planning", "What one more host would bring")
+                .gives::<AddHostView>()
+        },
+        Endpoint::get("/v1/plan/reboot", "planning", "Which hosts may be rebooted together, in which order")
+            .gives::<RebootView>(),
+        Endpoint::get("/v1/cluster/dump", "planning", "Everything that a plan rests on")
+            .gives::<ClusterDump>(),
     ]
 }
 
@@ -333,8 +429,8 @@ fn operation_id(endpoint: &Endpoint) -> String {
 
 fn parameter(name: &str, meaning: Option<&str>, place: ParameterIn) -> Parameter {
     let kind = match name {
-        "watch" => Type::Boolean,
-        "limit" => Type::Integer,
+        "watch" | "force" => Type::Boolean,
+        "limit" | "vcpus" | "cores" => Type::Integer,
         _ => Type::String,
     };
     let required = if place == ParameterIn::Path { Required::True } else { Required::False };

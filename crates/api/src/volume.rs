@@ -3,8 +3,8 @@
 use std::fmt;
 
 use model::{
-    Assignment, Bytes, ClusterView, DiskSpec, Epoch, GuestName, GuestSpec, HostName, ImageName, Pool,
-    VolumeId, VolumePhase,
+    Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, GuestName, GuestSpec, HostName, ImageName,
+    Pool, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,7 +24,11 @@ pub struct VolumeView {
     pub phase: VolumePhase,
     /// The epoch of the owner that wrote the in-sync set.
     pub epoch: Option<Epoch>,
-    /// The primary first. Empty until a host has been chosen.
+    /// How far the secondary is filled, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<FillProgress>,
+    /// The primary first, then the secondary; last one that is about to be replaced, while it is counted on. Empty
+    /// until a host has been chosen.
     pub replicas: Vec<ReplicaView>,
 }
 
@@ -82,6 +86,9 @@ impl VolumeView {
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
             epoch: in_sync.map(|set| set.epoch),
+            fill: report
+                .and_then(|report| report.volumes.iter().find(|volume| volume.volume == disk.volume))
+                .and_then(|volume| volume.fill),
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }
     }
@@ -108,7 +115,14 @@ fn replicas(view: &ClusterView, disk: &DiskSpec, assignment: &Assignment) -> Vec
             members.is_some_and(|set| set.members.iter().any(|r| &r.host == host && view.boot_is_live(r)));
         ReplicaView { host: host.clone(), role: ReplicaRole::Secondary, in_sync }
     });
-    std::iter::once(primary).chain(secondary).collect()
+    let part = |host: &HostName| host == &assignment.host || assignment.secondary.as_ref() == Some(host);
+    let former = members.into_iter().flat_map(|set| &set.members).filter(|replica| !part(&replica.host));
+    let former = former.map(|replica| ReplicaView {
+        host: replica.host.clone(),
+        role: ReplicaRole::Secondary,
+        in_sync: view.boot_is_live(replica),
+    });
+    std::iter::once(primary).chain(secondary).chain(former).collect()
 }
 
 impl Watched for VolumeView {

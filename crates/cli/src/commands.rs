@@ -1,14 +1,26 @@
 //! The commands, one file for each noun.
 
+mod balance;
+mod capacity;
 mod cluster;
+mod cluster_set;
 mod event;
 mod guest;
+mod guest_set;
 mod guest_show;
 mod host;
+mod host_change;
 mod image;
 mod job;
 mod network;
+mod plan;
+mod plan_balance;
+mod plan_capacity;
+mod plan_file;
+mod plan_reboot;
+mod rule;
 mod volume;
+mod what_if;
 
 #[cfg(test)]
 pub use job::tests::example as job_example;
@@ -39,6 +51,21 @@ pub enum Command {
     /// What guests attach to
     #[command(subcommand)]
     Network(network::Command),
+    /// Which guests are kept apart, together, on or off some hosts
+    #[command(subcommand)]
+    Rule(rule::Command),
+    /// What would be moved to spread the load, and whether that is done
+    #[command(subcommand)]
+    Balance(balance::Command),
+    /// How many more guests fit, and what the cluster survives
+    #[command(after_help = capacity::EXAMPLES)]
+    Capacity(capacity::Arguments),
+    /// What a loss would do, what one more host would bring
+    #[command(subcommand)]
+    WhatIf(what_if::Command),
+    /// What the planner would do, mostly over a file: no cluster is asked, nothing changes
+    #[command(subcommand)]
+    Plan(plan::Command),
     /// Operations that are under way, or were
     #[command(subcommand)]
     Job(job::Command),
@@ -66,6 +93,11 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Image(command) => image::run(context, command).await,
         Command::Volume(command) => volume::run(context, command).await,
         Command::Network(command) => network::run(context, command).await,
+        Command::Rule(command) => rule::run(context, command).await,
+        Command::Balance(command) => balance::run(context, command).await,
+        Command::Capacity(arguments) => capacity::run(context, arguments).await,
+        Command::WhatIf(command) => what_if::run(context, command).await,
+        Command::Plan(command) => plan::run(context, command).await,
         Command::Job(command) => job::run(context, command).await,
         Command::Events(arguments) => event::run(context, arguments).await,
         // Both are done before there is a runtime.

@@ -74,6 +74,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Image(_)
         | Command::Volume(_)
         | Command::Network(_)
+        | Command::Rule(_)
+        | Command::Balance(_)
+        | Command::Capacity(_)
+        | Command::WhatIf(_)
+        | Command::Plan(_)
         | Command::Job(_)
         | Command::Events(_)) => ask(cli.global, command),
     }

@@ -89,6 +89,7 @@ fn new_lines(job: &JobView, said: &mut BTreeMap<String, String>) -> Vec<String> 
                 StepState::Done => "done",
                 StepState::Failed => "failed",
                 StepState::Undone => "undone",
+                StepState::Skipped => "skipped",
             };
             let note = step.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
             let line = format!("  {} {state}{note}", step.name);

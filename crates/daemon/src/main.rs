@@ -13,6 +13,7 @@ mod peer;
 mod pki;
 mod session;
 mod state;
+mod usage;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;

@@ -11,6 +11,7 @@ mod program;
 pub mod qemu;
 pub mod replica;
 pub mod seed;
+pub mod usage;
 pub mod volume;
 
 use std::fmt::Debug;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, MacAddress, VolumeId};
+use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId};
 use tokio::sync::broadcast;
 
 /// An operation on this host that failed. The message is a sentence for a person.
@@ -94,6 +95,16 @@ pub trait Hypervisor: Send + Sync + Debug {
 
     /// Starts a machine with its processors paused. It outlives this process.
     async fn launch(&self, config: &MachineConfig) -> Result<Arc<dyn Machine>, HostError>;
+
+    /// Starts a machine that waits, paused, for a guest that runs on another host ([`Machine::listen`]). Its
+    /// disks may be served for writing meanwhile: it does not touch them before [`Machine::resume`].
+    /// `machine_type` is what the source's [`Machine::machine_type`] says. When the guest does not arrive,
+    /// the machine ends by itself.
+    async fn launch_incoming(
+        &self,
+        config: &MachineConfig,
+        machine_type: &str,
+    ) -> Result<Arc<dyn Machine>, HostError>;
 }
 
 /// What happens to a machine.
@@ -103,6 +114,8 @@ pub enum MachineEvent {
     Gone(MachineEnd),
     /// A mirror changed its state; ask for it.
     Mirror(VolumeId),
+    /// A migration changed its phase; ask for it.
+    Migration,
 }
 
 /// How a machine's process ended.
@@ -118,6 +131,12 @@ pub enum MachineEnd {
 pub enum RunState {
     /// Launched, never resumed.
     Prelaunch,
+    /// Waits for a guest from another host, or receives it.
+    Incoming,
+    /// A guest from another host is here, whole, and has not been resumed. Its disks are not open yet.
+    Arrived,
+    /// Its guest has been handed over to another host: it reaches no disk any more, and is to be ended.
+    Left,
     Running,
     /// Paused, or stopped on an error.
     Paused,
@@ -130,6 +149,8 @@ pub enum RunState {
 pub enum Fill {
     /// Both replicas are the same.
     Nothing,
+    /// What was written since the secondary had everything; see [`Machine::track`].
+    Changed,
     Everything,
 }
 
@@ -145,6 +166,87 @@ pub enum MirrorState {
     Broken(String),
 }
 
+/// What is recorded of the writes that a secondary may lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    /// The host whose replica it is about.
+    pub secondary: HostName,
+    /// At most so many bytes differ.
+    pub changed: u64,
+}
+
+/// How a guest is moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationSettings {
+    /// Bytes per second at most. None: as fast as it goes.
+    pub bandwidth: Option<u64>,
+    /// For how long the guest may stand still while the rest of its memory is sent, by QEMU's estimate.
+    pub downtime_limit_ms: u64,
+    /// Slows the guest's processors down for as long as its memory changes faster than it is sent.
+    pub auto_converge: bool,
+    /// Allows [`Machine::start_postcopy`]. Both hosts need `userfaultfd`.
+    pub postcopy: bool,
+    /// Connections that memory is sent through side by side. None: one for all.
+    pub multifd_channels: Option<u8>,
+}
+
+impl Default for MigrationSettings {
+    fn default() -> Self {
+        let (bandwidth, multifd_channels) = (None, None);
+        Self { bandwidth, downtime_limit_ms: 300, auto_converge: false, postcopy: false, multifd_channels }
+    }
+}
+
+/// How far a migration is. The source's word, but for phases of the one who listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MigrationPhase {
+    /// There has been none in this run.
+    None,
+    Setup,
+    /// Memory is being sent and the guest runs.
+    Active,
+    /// The guest runs on the other host already, and fetches its memory from here.
+    Postcopy,
+    /// The guest stands still, its disks are at rest, and it goes on here or there as is said now:
+    /// [`Machine::hand_over`] or [`Machine::cancel_migration`].
+    PreSwitchover,
+    /// The rest is being sent.
+    Device,
+    Completed,
+    Failed(String),
+    Cancelling,
+    Cancelled,
+}
+
+/// A migration in numbers; the last one of this run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationState {
+    pub phase: MigrationPhase,
+    /// Bytes that went over the wire.
+    pub transferred: u64,
+    /// Bytes of memory that are still to be sent, and of all memory.
+    pub remaining: u64,
+    pub total: u64,
+    /// Bytes per second that the guest changes, and that are sent.
+    pub dirty_rate: u64,
+    pub throughput: u64,
+    /// How long the guest would stand still if the rest were sent now.
+    pub expected_downtime_ms: Option<u64>,
+    /// How long it stood still, by QEMU's clock.
+    pub downtime_ms: Option<u64>,
+    /// Since it began.
+    pub elapsed_ms: u64,
+    /// How often all of memory has been gone through.
+    pub iteration: u64,
+    /// By how much auto-converge slows the guest down.
+    pub throttle_percent: u64,
+}
+
+/// The answer of machines that do not do that.
+fn not_for_this(what: &str) -> HostError {
+    HostError::Failed(format!("this kind of guest cannot {what}"))
+}
+
 /// One machine. All calls are safe to repeat. None of them hangs: a call that gets no answer within a few
 /// seconds says so.
 #[async_trait]
@@ -153,6 +255,10 @@ pub trait Machine: Send + Sync + Debug {
     fn events(&self) -> broadcast::Receiver<MachineEvent>;
     /// How its process ended, once it has.
     fn ended(&self) -> Option<MachineEnd>;
+    /// The number of its process, for measuring what it uses. `None`: it is no process of this host.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
     async fn run_state(&self) -> Result<RunState, HostError>;
     /// Lets the processors run.
     async fn resume(&self) -> Result<(), HostError>;
@@ -172,6 +278,75 @@ pub trait Machine: Send + Sync + Debug {
     async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError>;
     /// Ends the mirror, also while writes are held: they go on with the local replica alone.
     async fn let_go(&self, volume: VolumeId) -> Result<(), HostError>;
+    /// Limits how fast a mirror is filled, now and when it is attached later, bytes per second; 0 is no limit.
+    /// The guest's own writes are not limited. A daemon that starts anew has to say it again.
+    async fn limit_fill(&self, _volume: VolumeId, _bytes_per_second: u64) -> Result<(), HostError> {
+        Err(not_for_this("limit how fast a mirror is filled"))
+    }
+
+    /// Records from now on what the replica on `secondary` may lack, be it because it was never sent or
+    /// because that host's power failed before it was on its disk. That is only possible when the replica has
+    /// everything: its mirror is ready, or the guest has not run here yet. For [`Fill::Changed`].
+    async fn track(&self, _volume: VolumeId, _secondary: &HostName) -> Result<(), HostError> {
+        Err(not_for_this("record what changes"))
+    }
+    /// What is recorded and can be trusted.
+    async fn tracked(&self, _volume: VolumeId) -> Result<Option<Tracked>, HostError> {
+        Ok(None)
+    }
+    /// Forgets recorded changes that the secondary has on its disk: flushes it and begins a new record. False:
+    /// not now, because the mirror is not ready or the guest writes too much. To be repeated now and then.
+    async fn settle_changes(&self, _volume: VolumeId) -> Result<bool, HostError> {
+        Ok(false)
+    }
+    /// Drops the record, as when the secondary's replica is another one now.
+    async fn untrack(&self, _volume: VolumeId) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    /// The versioned machine type, as in `pc-q35-10.0`; the other side of a migration must have the same.
+    async fn machine_type(&self) -> Result<String, HostError> {
+        Err(not_for_this("say its machine type"))
+    }
+    /// Takes a guest in at that address; port 0 is any that is free. Returns where it listens. For machines
+    /// of [`Hypervisor::launch_incoming`]; the settings must be the source's.
+    async fn listen(&self, _: SocketAddr, _: &MigrationSettings) -> Result<SocketAddr, HostError> {
+        Err(not_for_this("arrive from another host while it runs"))
+    }
+    /// Begins to send the guest to a machine that listens there, and returns at once. It stops by itself in
+    /// [`MigrationPhase::PreSwitchover`] when little enough is left.
+    async fn migrate(&self, _to: SocketAddr, _: &MigrationSettings) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Changes bandwidth and downtime limit of a migration that is under way.
+    async fn adjust_migration(&self, _: &MigrationSettings) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Lets the guest run on the other host before its memory is there. From then on it is lost when either
+    /// host or the way between them is. It goes through [`MigrationPhase::PreSwitchover`] like any other.
+    async fn start_postcopy(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    async fn migration(&self) -> Result<MigrationState, HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Ends a migration and returns when the guest runs here as before, mirrors and all. Refused once it has
+    /// been handed over.
+    async fn cancel_migration(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Whether the guest could be handed over now: it stands still for it, and both replicas of each volume
+    /// are the same. To be asked before the change of owner is recorded.
+    async fn check_hand_over(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Gives the guest to the other host, which must be its owner by now. Takes the disks away from it here
+    /// for good, so that nothing is written any more whatever fails after that, ends the mirrors, and lets
+    /// the migration go on. Returns before it is complete. After this, successful or not, this machine is
+    /// only to be killed.
+    async fn hand_over(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
     /// A byte stream to the guest's first serial port.
     async fn serial(&self) -> Result<tokio::net::UnixStream, HostError>;
     /// Runs a program inside, through the guest agent.
@@ -207,6 +382,9 @@ pub trait ReplicaServer: Send + Sync + Debug {
     async fn exports(&self) -> Result<Vec<(VolumeId, ExportName)>, HostError>;
     /// Serves a raw file for reading and writing; an older export of the same volume ends first.
     async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError>;
+    /// Flushes a served file, so that a withdrawal soon after it has little left to flush. Nothing to flush is
+    /// no error.
+    async fn flush(&self, volume: VolumeId) -> Result<(), HostError>;
     /// Ends a volume's export and its connections, and flushes the file. After this returns nobody can
     /// write through it. Withdrawing what is not served is no error.
     async fn withdraw(&self, volume: VolumeId) -> Result<(), HostError>;

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bench, wait_until, wait_until_ready, writer};
+use common::{Bench, check_records, wait_until, wait_until_ready, writer};
 use host::{Fill, HostError, Hypervisor, Machine, MirrorState, ReplicaServer, replica};
 
 const SERVER: &str = "qemu-storage-daemon";
@@ -36,15 +36,6 @@ async fn check_replicas(bench: &Bench, machine: &dyn Machine, replicas: &impl Re
         check_records(&bench.disk(replica), last, replica);
     }
     assert!(!bench.write_failed(), "the guest was told that a write failed");
-}
-
-/// Each record up to the last acknowledged one is there, or the one that took its place.
-fn check_records(disk: &[u8], last: u32, replica: &str) {
-    let rounds = u32::try_from(writer::RECORDS).unwrap();
-    for n in last.saturating_sub(rounds - 2).max(1)..=last {
-        let found = writer::record(disk, n);
-        assert!(found == n || found == n + rounds, "{replica}: record {n} of {last} is {found}");
-    }
 }
 
 #[tokio::test]

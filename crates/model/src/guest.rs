@@ -143,6 +143,15 @@ pub enum HandoverKind {
     Live,
 }
 
+impl fmt::Display for HandoverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            HandoverKind::Restart => "by a restart",
+            HandoverKind::Live => "while it ran",
+        })
+    }
+}
+
 /// What the owner's host says of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GuestReport {

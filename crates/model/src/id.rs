@@ -151,6 +151,19 @@ id_type!(
     BootId
 );
 
+impl JobId {
+    /// The id of a job that this one starts: the same each time, so that a leader that goes on where another died
+    /// finds what that one had started. It sorts right behind this one's.
+    #[must_use]
+    pub fn child(self, index: u32) -> JobId {
+        // The last 62 bits of a version 7 are random; what is before them stays.
+        const RANDOM: u128 = (1 << 62) - 1;
+        let own = self.0.as_u128();
+        let random = (own & RANDOM).wrapping_add(1 + u128::from(index)) & RANDOM;
+        JobId(Uuid::from_u128((own & !RANDOM) | random))
+    }
+}
+
 /// Grows by one at each change of a guest's owner; whoever acts at an older one is refused.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema,
@@ -236,6 +249,17 @@ mod tests {
     #[test]
     fn a_damaged_name_does_not_decode() {
         assert!(serde_json::from_str::<HostName>("\"../etc\"").is_err());
+    }
+
+    #[test]
+    fn the_jobs_of_a_job_have_ids_of_their_own_behind_it() {
+        let parent: JobId = "01a1fd31-1caa-7733-bfff-fffffffffffe".parse().unwrap();
+        let ids: Vec<JobId> = (0..3).map(|index| parent.child(index)).collect();
+        assert_eq!(ids, (0..3).map(|index| parent.child(index)).collect::<Vec<_>>());
+        assert_eq!(ids[0].to_string(), "01a1fd31-1caa-7733-bfff-ffffffffffff");
+        assert_eq!(ids[1].to_string(), "01a1fd31-1caa-7733-8000-000000000000", "the time is kept");
+        assert!(parent < ids[0]);
+        assert!(!ids.contains(&parent) && ids[1] != ids[2]);
     }
 
     #[test]

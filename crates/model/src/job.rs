@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{GuestName, HostName, ImageName, JobId};
+use crate::{Epoch, GuestName, HandoverKind, HostName, ImageName, JobId};
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -120,13 +120,37 @@ pub struct JobReport {
     pub error: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
+    /// What a move of a guest must remember.
+    #[serde(default)]
+    pub moving: Option<Moving>,
+}
+
+/// What a move of a guest remembers from step to step, so that any leader can go on with it or undo it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Moving {
+    /// Where the guest was when the move began.
+    pub from: GuestPlace,
+    /// The epoch in which the move left the guest last; any other is not the move's doing.
+    pub epoch: Epoch,
+    /// When the present wait began, if it is one that must not last for ever.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub waits_since: Option<Timestamp>,
+    /// How the guest changed its host, once it did.
+    pub how: Option<HandoverKind>,
+    /// When it stood still for that; `None` if it did not run.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub down_since: Option<Timestamp>,
+    /// The guest did not start on its new host, and is to go back.
+    pub returning: bool,
+    /// The hosts that have no part in the guest any more were told to delete their replicas.
+    pub dropping: bool,
 }
 
 impl JobReport {
     /// A report that nobody has written yet.
     pub fn new(id: JobId, steps: impl IntoIterator<Item = &'static str>) -> Self {
         let steps = steps.into_iter().map(JobStep::waiting).collect();
-        Self { id, state: JobState::Waiting, steps, error: None, ended_at: None }
+        Self { id, state: JobState::Waiting, steps, error: None, ended_at: None, moving: None }
     }
 
     /// Between 0 and 1: the share of its steps that are done.
@@ -158,6 +182,8 @@ pub enum StepState {
     Done,
     Failed,
     Undone,
+    /// It turned out not to be good any more when its turn came; the note says why.
+    Skipped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]

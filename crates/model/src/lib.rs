@@ -46,11 +46,13 @@ pub use id::{
     NetworkName, RuleName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
-pub use job::{GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Recipe, StepState};
+pub use job::{
+    GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe, StepState,
+};
 pub use network::{AddressClaim, Network};
 pub use refusal::Refusal;
 pub use rule::{GuestSelector, HostSelector, Rule, RuleKind, RuleScope, RuleStrength};
 pub use size::{Bytes, InvalidSize};
 pub use usage::{GuestUsage, HostUsage, Usage};
 pub use view::{ClusterView, Liveness};
-pub use volume::{InSync, Pool, Replica, ReplicaDrop, VolumePhase, VolumeReport, VolumeState};
+pub use volume::{FillProgress, InSync, Pool, Replica, ReplicaDrop, VolumePhase, VolumeReport, VolumeState};

@@ -81,6 +81,16 @@ impl InSync {
 pub struct VolumeReport {
     pub volume: VolumeId,
     pub state: VolumeState,
+    /// How far the secondary is filled, while it is; a few seconds old.
+    #[serde(default)]
+    pub fill: Option<FillProgress>,
+}
+
+/// How far a replica is filled. Bytes; what the guest writes meanwhile makes `total` grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FillProgress {
+    pub done: u64,
+    pub total: u64,
 }
 
 /// How the owner's host writes a volume.

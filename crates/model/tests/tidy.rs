@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &["model"]),
     ("api", &["model"]),
     ("daemon", &["api", "host", "model", "plan", "store"]),
-    ("cli", &["api", "model"]),
+    ("cli", &["api", "model", "plan"]),
     ("sim", &["api", "daemon", "host", "model", "plan", "store"]),
     ("e2e", &["api", "model"]),
 ];
@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
 /// The crates that stay free of I/O, clocks and randomness do so by what they can reach.
 const PURE: &[(&str, &[&str])] = &[
     ("model", &["ipnet", "jiff", "serde", "serde_json", "thiserror", "utoipa", "uuid"]),
-    ("plan", &["ipnet", "jiff", "model", "serde", "serde_json", "thiserror", "uuid"]),
+    ("plan", &["ipnet", "jiff", "model", "rayon", "serde", "serde_json", "thiserror", "uuid"]),
 ];
 
 /// What the tests of the pure crates may use on top.

@@ -15,13 +15,30 @@
 //!   wished stopped ─ Shutdown, then End
 //!   no authority ─ End
 //! ```
+//!
+//! # Another secondary
+//!
+//! The leader writes another secondary into the assignment, at the same epoch. The owner keeps the old one, which
+//! keeps serving because the record counts on it, until the new one serves; then it lets go of the old one, fills
+//! the new one, and admits it. A host whose replica counts for nothing any more withdraws it, and deletes the
+//! file once a record tells it to.
+//!
+//! # A handover by restart
+//!
+//! While the assignment asks for one, the owner ends the guest as for a stop, and starts nothing. The leader then
+//! makes the secondary's host the owner. That one takes over with the old owner's replica in sync, if the old
+//! owner said that the run ended cleanly and serves its replica at the new epoch within [`HOLD_MAX`]; so the guest
+//! is mirrored from its first write, and nothing is copied. Otherwise it goes on alone, and fills the old owner's
+//! replica from the beginning.
+//!
+//! [`HOLD_MAX`]: crate::limits::HOLD_MAX
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, Epoch, ExitReason, GuestSpec, HostName, InSync, Liveness, Pool, PowerWish, Replica,
-    VolumeId,
+    Assignment, BootId, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, Liveness, Pool,
+    PowerWish, Replica, VolumeId,
 };
 
 /// Between two requests to shut down.
@@ -42,14 +59,20 @@ pub struct Situation {
     /// Volumes of the guest that are served here, with the epoch that they are served for in this boot.
     /// `None`: for another epoch or boot.
     pub served: BTreeMap<VolumeId, Option<Epoch>>,
+    /// The volumes of which a record tells this host to delete its replica.
+    pub dropped: BTreeSet<VolumeId>,
+    /// The assigned secondary's host.
     pub peer: Option<Peer>,
+    /// The host of the replica that the in-sync sets name beside this one, if another secondary is assigned.
+    pub former: Option<Peer>,
     pub authority: Authority,
     /// Until when this host promised an older owner not to start the guest.
     pub promised_until: Option<Timestamp>,
-    /// How the guest's last run on this host ended, as reported.
+    /// How the guest's last run ended, as reported.
     pub exit: Option<(u64, ExitReason)>,
-    /// Its last run ended by the guest's own shutdown, in this boot and epoch: no write was under way, so its
-    /// replicas are the same to the byte. After a crash a write that nobody acknowledged may be on one only.
+    /// Its last run ended by the guest's own shutdown, in this boot and epoch, or on the host that handed it over:
+    /// no write was under way, so its replicas are the same to the byte. After a crash a write that nobody
+    /// acknowledged may be on one only.
     pub ended_cleanly: bool,
     /// After failures: not to be tried before.
     pub not_before: Option<Timestamp>,
@@ -113,8 +136,10 @@ pub enum Step {
         volumes: Vec<VolumeId>,
     },
     /// End the old epoch's connections to these replicas and flush them; then record this host as the only
-    /// replica, at the new epoch.
-    TakeOver,
+    /// replica, at the new epoch, but for the old owner's that is the same and serves the new epoch.
+    TakeOver {
+        keep: Option<Replica>,
+    },
     /// Record this host as the only replica.
     ClaimAlone,
     /// Start the machine, with its volumes mirrored from the first write if `mirror_to` says where.
@@ -152,6 +177,10 @@ pub enum Step {
         volume: VolumeId,
     },
     Withdraw {
+        volume: VolumeId,
+    },
+    /// Delete a replica that counts for nothing, and the record that tells to.
+    DropReplica {
         volume: VolumeId,
     },
     /// Delete the volumes of a deleted guest from this host.
@@ -194,30 +223,44 @@ fn rest(rest: Rest) -> Step {
     Step::Rest { rest, until: None }
 }
 
+/// Whether the machine is to be shut down, for whatever reason.
+pub fn is_to_stop(spec: &GuestSpec, assignment: &Assignment, generation: u64) -> bool {
+    let restart = generation < spec.boot_generation;
+    let handed_over = assignment.handover.as_ref().is_some_and(|handover| match handover.how {
+        HandoverKind::Restart => true,
+        HandoverKind::Live => false,
+    });
+    spec.power == PowerWish::Stopped || restart || handed_over
+}
+
 /// Another host owns the guest.
 fn bystander(s: &Situation) -> Step {
     if s.machine.is_some() {
         return Step::End { why: ExitReason::Disowned };
     }
-    if s.assignment.secondary.as_ref() != Some(&s.me) || s.spec.deleting {
-        return match s.served.keys().next() {
-            Some(&volume) => Step::Withdraw { volume },
-            None if s.spec.deleting && !s.files.is_empty() => Step::DeleteVolumes,
-            None => rest(Rest::Idle),
-        };
+    let assigned = s.assignment.secondary.as_ref() == Some(&s.me);
+    let counted_on = |volume| s.in_sync.get(&volume).is_some_and(|set| set.contains(&s.me, s.boot));
+    let is_kept = |volume| !s.spec.deleting && (assigned || counted_on(volume));
+    if let Some(&volume) = s.served.keys().find(|volume| !is_kept(**volume)) {
+        return Step::Withdraw { volume };
     }
-    for disk in s.spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+    if s.spec.deleting {
+        return if s.files.is_empty() { rest(Rest::Idle) } else { Step::DeleteVolumes };
+    }
+    if let Some(&volume) = s.dropped.iter().find(|volume| !is_kept(**volume)) {
+        return pause(s).unwrap_or(Step::DropReplica { volume });
+    }
+    for disk in s.spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror && is_kept(disk.volume)) {
         let volume = disk.volume;
-        let counted_on = s.in_sync.get(&volume).is_some_and(|set| set.contains(&s.me, s.boot));
         match (s.files.contains(&volume), s.served.get(&volume)) {
             // An empty file in its place would be taken for the replica that the record counts on.
-            (false, None) if counted_on => {
+            (false, None) if counted_on(volume) => {
                 let what =
                     format!("the file of the in-sync replica {volume} is missing; the owner will let it go");
                 return rest(Rest::Stuck(what));
             }
             (false, Some(_)) => return Step::Withdraw { volume },
-            (false, None) => return Step::MakeReplica { volume },
+            (false, None) => return pause(s).unwrap_or(Step::MakeReplica { volume }),
             (true, Some(Some(epoch))) if *epoch == s.assignment.epoch => {}
             (true, Some(_) | None) => return Step::Serve { volume },
         }
@@ -286,7 +329,24 @@ fn volumes_step(s: &Situation) -> Option<Step> {
             rest: Rest::Waiting("this host promised the last owner to wait a few seconds".into()),
             until: Some(until),
         }),
-        None => Some(Step::TakeOver),
+        None => Some(take_over(s)),
+    }
+}
+
+/// With the replica of the host that handed the guest over, if that host serves it in time.
+fn take_over(s: &Situation) -> Step {
+    let alone = Step::TakeOver { keep: None };
+    let Some(replica) = s.assignment.handed_over_by.clone() else { return alone };
+    let Some(peer) = s.peer.as_ref().filter(|peer| peer.host == replica.host) else { return alone };
+    let same = peer.liveness == Liveness::Live(replica.boot_id)
+        && s.spec.disks.iter().all(|disk| disk.pool == Pool::Mirror)
+        && members(s).all(|set| set.contains(&replica.host, replica.boot_id) && set.contains(&s.me, s.boot));
+    if same && peer.serves {
+        Step::TakeOver { keep: Some(replica) }
+    } else if same && !peer.gave_up {
+        rest(Rest::Waiting(format!("{} is to serve its replica at the new epoch", replica.host)))
+    } else {
+        alone
     }
 }
 
@@ -300,6 +360,9 @@ fn pause(s: &Situation) -> Option<Step> {
 /// No machine, and the volumes are in order.
 fn start(s: &Situation) -> Step {
     if s.spec.power == PowerWish::Stopped {
+        return rest(Rest::Stopped);
+    }
+    if s.assignment.handover.is_some() {
         return rest(Rest::Stopped);
     }
     let shut_itself_down = s.exit == Some((s.spec.boot_generation, ExitReason::GuestShutdown));
@@ -347,8 +410,7 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
     if let Some(step) = mirror_step(s, machine) {
         return step;
     }
-    let restart = machine.boot_generation < s.spec.boot_generation;
-    if s.spec.power == PowerWish::Stopped || restart {
+    if is_to_stop(&s.spec, &s.assignment, machine.boot_generation) {
         return stop(s);
     }
     rest(Rest::Running)
@@ -376,7 +438,9 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
     let recorded: Vec<Replica> = mirrored.iter().filter_map(|v| secondary_of(s.in_sync.get(v)?)).collect();
     if let Some(replica) = recorded.first() {
         let uniform = recorded.len() == mirrored.len() && recorded.iter().all(|r| r == replica);
-        return let_go_reason(s, machine, &mirrored, replica, uniform).map(|why| Step::LetGo { why });
+        return let_go_reason(s, machine, &mirrored, replica, uniform)
+            .or_else(|| successor(s, replica))
+            .map(|why| Step::LetGo { why });
     }
     let useless: Vec<VolumeId> =
         machine.mirrors.iter().filter(|(_, m)| !is_useful(s, m)).map(|(volume, _)| *volume).collect();
@@ -404,6 +468,16 @@ fn is_useful(s: &Situation, mirror: &MirrorFacts) -> bool {
     mirror.target_boot == Some(boot) && mirror.state != Mirror::Broken && !peer.gave_up
 }
 
+/// Why the recorded secondary may be let go of for the assigned one, if another is assigned and ready to be filled.
+fn successor(s: &Situation, recorded: &Replica) -> Option<String> {
+    let peer = s.peer.as_ref().filter(|peer| peer.host != recorded.host)?;
+    let ready = matches!(peer.liveness, Liveness::Live(_)) && peer.serves;
+    // Nobody's replica is given up for another one while the guest is on its way down.
+    let stays = s.assignment.handover.is_none() && s.spec.power == PowerWish::Running;
+    (ready && stays && pause(s).is_none() && s.authority == Authority::Session)
+        .then(|| format!("{} takes the place of {}", peer.host, recorded.host))
+}
+
 /// Why the recorded secondary must be let go, if it must.
 fn let_go_reason(
     s: &Situation,
@@ -424,7 +498,7 @@ fn let_go_reason(
             Some(Mirror::Ready | Mirror::Filling) => {}
         }
     }
-    let peer = s.peer.as_ref().filter(|peer| &peer.host == name);
+    let peer = s.peer.iter().chain(&s.former).find(|peer| &peer.host == name);
     match peer {
         None => Some(format!("{name} is no longer its secondary's host")),
         Some(Peer { liveness: Liveness::Lost, serves: false, .. }) if s.authority == Authority::Session => {

@@ -5,21 +5,29 @@
 //! set of every volume; nothing else proves that no acknowledged write is missing. The transaction that
 //! carries this out compares everything it rests on, so that a decision from an old view is refused by the
 //! store rather than carried out.
+//!
+//! All lost guests are placed at once ([`crate::recover`]), those that matter most first, and then started bit by
+//! bit: a host starts only so many at a time, and a guest waits while what it starts after comes up. What waits so
+//! keeps its room. New guests come after the lost ones and get what these leave; whether a new guest breaks the
+//! promise to survive a loss was the API's question when it was made ([`crate::capacity::admit`]).
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use model::{
-    Assignment, ClusterView, Epoch, GuestName, GuestReport, GuestSpec, GuestState, HostName, Liveness,
-    PowerWish, VolumeId,
+    Assignment, ClusterView, Epoch, GuestName, GuestPlace, GuestReport, GuestSpec, GuestState, HostName,
+    Liveness, PowerWish, VolumeId,
 };
 
-use crate::place::place;
-use crate::room::{Room, memory_of, rooms};
+use crate::inventory::Inventory;
+use crate::order::StartOrder;
+use crate::place::{Options, place};
+use crate::recover::{self, Field, Lost, May, NoReturn};
+use crate::snapshot::{GuestIx, Snapshot};
 
 /// One change, carried out as one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a turn makes few of them, and each is used once")]
 pub enum Change {
     /// A guest that has no owner gets its first.
     Assign { to: Assignment },
@@ -43,15 +51,28 @@ pub struct Decision {
 /// were perhaps the others.
 pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Decision {
     let mut decision = Decision::default();
-    // The view is copied only when a guest is new: each placement is judged with those before it.
-    let mut planned = Cow::Borrowed(view);
-    for spec in view.guests.values().filter(|spec| !spec.deleting) {
-        if view.assignments.contains_key(&spec.name) {
-            continue;
+    let lost = lost_guests(view);
+    let is_new = |spec: &&GuestSpec| !spec.deleting && !view.assignments.contains_key(&spec.name);
+    let new: Vec<&GuestSpec> = view.guests.values().filter(is_new).collect();
+    if lost.is_empty() && new.is_empty() {
+        return decision;
+    }
+    // Each placement is judged with those before it.
+    let mut inventory = Inventory::new(view, &BTreeMap::new());
+    recover(view, &lost, &mut inventory, &mut decision);
+    if now < recover_from && !lost.is_empty() {
+        // Nothing is done about the lost ones yet; only their room is kept.
+        decision = Decision { wake_at: Some(recover_from), ..Decision::default() };
+        for (spec, assignment) in lost {
+            let why = format!("{} is lost, and the leader waits for it to be heard again", assignment.host);
+            decision.waiting.insert(spec.name.clone(), why);
         }
-        match place(&planned, spec) {
+    }
+    for spec in new {
+        match place(&inventory, spec, Options { force: true }) {
             Ok(to) => {
-                planned.to_mut().assignments.insert(spec.name.clone(), to.clone());
+                let place = GuestPlace { host: to.host.clone(), secondary: to.secondary.clone() };
+                inventory.put(&spec.name, &place);
                 decision.changes.push(Change::Assign { to });
             }
             Err(none) => {
@@ -59,56 +80,145 @@ pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> De
             }
         }
     }
-    recover(&planned, now, recover_from, &mut decision);
     decision
 }
 
-/// Guests whose owner is lost, first those that matter most.
+/// Guests whose owner is lost.
 fn lost_guests(view: &ClusterView) -> Vec<(&GuestSpec, &Assignment)> {
-    let mut lost: Vec<_> = view
-        .guests
-        .values()
-        .filter(|spec| !spec.deleting)
+    let wanted = view.guests.values().filter(|spec| !spec.deleting);
+    wanted
         .filter_map(|spec| Some((spec, view.assignments.get(&spec.name)?)))
         .filter(|(_, assignment)| !view.is_live(&assignment.host))
-        .collect();
-    lost.sort_by_key(|(spec, _)| (spec.power != PowerWish::Running, -i64::from(spec.priority), &spec.name));
-    lost
+        .collect()
 }
 
-fn recover(view: &ClusterView, now: Timestamp, recover_from: Timestamp, decision: &mut Decision) {
-    let lost = lost_guests(view);
-    if now < recover_from && !lost.is_empty() {
-        decision.wake_at = Some(recover_from);
-        for (spec, assignment) in lost {
-            let why = format!("{} is lost, and the leader waits for it to be heard again", assignment.host);
-            decision.waiting.insert(spec.name.clone(), why);
-        }
-        return;
-    }
-    let mut rooms = rooms(view);
-    let mut starting = starting_by_host(view);
-    let limit = view.cluster.as_ref().map_or(4, |cluster| cluster.settings.recovery_starts_per_host) as usize;
+/// Decides about all lost guests and takes note in the inventory of where they go, now or in a moment.
+fn recover(
+    view: &ClusterView,
+    lost: &[(&GuestSpec, &Assignment)],
+    inventory: &mut Inventory,
+    decision: &mut Decision,
+) {
+    let order = StartOrder::of(view.guests.values().filter(|spec| !spec.deleting));
+    let mut back = Vec::new();
+    let mut taken = Vec::new();
     for (spec, assignment) in lost {
-        match successor(view, spec, assignment, &rooms) {
+        let Some(guest) = inventory.guest_ix(&spec.name) else { continue };
+        taken.push(guest);
+        let candidate = successor(view, spec, assignment).and_then(|host| {
+            inventory.host_ix(&host).ok_or_else(|| format!("{host} is no host of the cluster any more"))
+        });
+        match candidate {
+            Ok(host) => back.push(Lost { guest, may: May::Only(host) }),
             Err(why) => {
                 decision.waiting.insert(spec.name.clone(), why);
             }
-            Ok(to) => {
-                let starts = starting.entry(to.clone()).or_default();
-                let runs = spec.power == PowerWish::Running;
-                if runs && *starts >= limit {
-                    let why = format!("{to} is starting {starts} other guests; this one is next");
-                    decision.waiting.insert(spec.name.clone(), why);
-                    continue;
+        }
+    }
+    let snapshot = as_they_run(view, inventory);
+    recover::in_order(&snapshot, &mut back, |guest| order.rank(inventory.guest_name(guest)));
+    let bare = recover::bare(&snapshot);
+    let (returns, _) = Field::new(&snapshot, &bare).lose(&[], &taken, &back);
+    let mut starts = Starts::new(view, order);
+    for returned in returns {
+        let name = inventory.guest_name(returned.guest).clone();
+        let (Some(spec), Some(from)) = (view.guests.get(&name), view.assignments.get(&name)) else {
+            continue;
+        };
+        match returned.to {
+            Err(why) => {
+                let why = cannot_take(inventory, returned.guest, from, &why);
+                decision.waiting.insert(name, why);
+            }
+            Ok(host) => {
+                let to = inventory.host_name(host).clone();
+                let secondary = Some(from.host.clone());
+                inventory.put(&name, &GuestPlace { host: to.clone(), secondary });
+                match starts.may_start(spec, &to) {
+                    Ok(()) => decision.changes.push(promotion(spec, from, to)),
+                    Err(why) => {
+                        decision.waiting.insert(name, why);
+                    }
                 }
-                *starts += usize::from(runs);
-                if let Some(room) = rooms.get_mut(&to) {
-                    room.take_memory(memory_of(spec));
-                }
-                decision.changes.push(promotion(spec, assignment, to));
             }
         }
+    }
+}
+
+/// The inventory counts a guest that is being moved where it goes. It still runs where it is, so the room that it
+/// takes there is taken off; and where it goes may be lost.
+fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
+    let mut snapshot = inventory.snapshot.clone();
+    for (name, assignment) in &view.assignments {
+        let (Some(guest), Some(host)) = (inventory.guest_ix(name), inventory.host_ix(&assignment.host))
+        else {
+            continue;
+        };
+        let need = &mut snapshot.guests[guest.at()];
+        let Some(counted) = need.place.filter(|counted| counted.host != host) else { continue };
+        if snapshot.hosts[counted.host.at()].duty.is_lost() {
+            let secondary = assignment.secondary.clone();
+            need.place = inventory.place_ix(&GuestPlace { host: assignment.host.clone(), secondary });
+        } else if need.runs {
+            let room = &mut snapshot.hosts[host.at()];
+            room.memory = room.memory.saturating_sub(need.memory);
+            room.vcpus_max -= f64::from(need.vcpus);
+        }
+    }
+    snapshot
+}
+
+fn cannot_take(inventory: &Inventory, guest: GuestIx, from: &Assignment, why: &NoReturn) -> String {
+    let reasons = why.reasons.iter().map(|(host, obstacle)| {
+        format!("{} cannot take it over: {}", inventory.host_name(*host), inventory.explain(guest, obstacle))
+    });
+    format!("{} is lost, and {}", from.host, reasons.collect::<Vec<_>>().join("; "))
+}
+
+/// What each host has still to bring up, and who waits for whom.
+struct Starts {
+    order: StartOrder,
+    by_host: BTreeMap<HostName, usize>,
+    /// Guests that come up now or in a moment.
+    coming: BTreeSet<GuestName>,
+    limit: usize,
+}
+
+impl Starts {
+    fn new(view: &ClusterView, order: StartOrder) -> Starts {
+        let limit = view.cluster.as_ref().map_or(4, |cluster| cluster.settings.recovery_starts_per_host);
+        let (by_host, coming) = (BTreeMap::new(), BTreeSet::new());
+        let mut starts = Starts { order, by_host, coming, limit: limit as usize };
+        for (name, assignment) in &view.assignments {
+            let wanted = view.guests.get(name).is_some_and(|s| s.power == PowerWish::Running && !s.deleting);
+            let report = view.guest_reports.get(name);
+            if wanted && view.is_live(&assignment.host) && !is_settled(report, assignment.epoch) {
+                *starts.by_host.entry(assignment.host.clone()).or_default() += 1;
+                starts.coming.insert(name.clone());
+            }
+        }
+        starts
+    }
+
+    /// Whether a lost guest's turn has come. The guests must be asked about in their order.
+    fn may_start(&mut self, spec: &GuestSpec, host: &HostName) -> Result<(), String> {
+        if spec.power != PowerWish::Running {
+            return Ok(());
+        }
+        // A guest that cannot come up now keeps nobody waiting, nor do those that wait for each other in a circle.
+        let rank = self.order.rank(&spec.name);
+        let holds = |before: &&GuestName| self.coming.contains(*before) && self.order.rank(before) < rank;
+        let held = spec.start_after.iter().find(holds).cloned();
+        self.coming.insert(spec.name.clone());
+        if let Some(before) = held {
+            return Err(format!("it starts after {before}, which is coming up"));
+        }
+        let starts = self.by_host.entry(host.clone()).or_default();
+        if *starts >= self.limit {
+            return Err(format!("{host} is starting {starts} other guests; this one is next"));
+        }
+        *starts += 1;
+        Ok(())
     }
 }
 
@@ -129,13 +239,8 @@ fn promotion(spec: &GuestSpec, from: &Assignment, to: HostName) -> Change {
     }
 }
 
-/// The host that may take over a lost guest, or why none may.
-fn successor(
-    view: &ClusterView,
-    spec: &GuestSpec,
-    assignment: &Assignment,
-    rooms: &BTreeMap<HostName, Room>,
-) -> Result<HostName, String> {
+/// The host that may take over a lost guest for all that is known of its volumes, or why none may.
+fn successor(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment) -> Result<HostName, String> {
     let lost = &assignment.host;
     let Some(secondary) = &assignment.secondary else {
         return Err(format!("{lost} is lost, and the guest's volumes are nowhere else; it waits for {lost}"));
@@ -162,28 +267,10 @@ fn successor(
             });
         }
     }
-    match rooms.get(secondary) {
-        Some(room) if spec.power == PowerWish::Running && !room.fits_memory(memory_of(spec)) => Err(format!(
-            "{secondary} has {} of memory free, {} are needed",
-            room.memory_free(),
-            memory_of(spec)
-        )),
-        Some(_) => Ok(secondary.clone()),
-        None => Err(format!("{secondary} has not reported its size yet")),
+    if !view.host_reports.contains_key(secondary) {
+        return Err(format!("{secondary} has not reported its size yet"));
     }
-}
-
-/// How many guests each live host has still to bring up.
-fn starting_by_host(view: &ClusterView) -> BTreeMap<HostName, usize> {
-    let mut starting = BTreeMap::new();
-    for (name, assignment) in &view.assignments {
-        let wanted = view.guests.get(name).is_some_and(|s| s.power == PowerWish::Running && !s.deleting);
-        let report = view.guest_reports.get(name);
-        if wanted && view.is_live(&assignment.host) && !is_settled(report, assignment.epoch) {
-            *starting.entry(assignment.host.clone()).or_default() += 1;
-        }
-    }
-    starting
+    Ok(secondary.clone())
 }
 
 /// Whether a guest's host has done what it can for it at this epoch.
@@ -316,7 +403,13 @@ mod tests {
             view.guests.get_mut(&name.parse().unwrap()).unwrap().memory = model::Bytes::gib(5);
         }
         power_off(&mut view, "host1");
-        check(&view, &["a: host1@1 -> host2@2", "b waits: host2 has 2.4G of memory free, 5.1G are needed"]);
+        check(
+            &view,
+            &[
+                "a: host1@1 -> host2@2",
+                "b waits: host1 is lost, and host2 cannot take it over: 2.4G of memory is free, 5.1G is needed",
+            ],
+        );
     }
 
     #[test]
@@ -329,6 +422,158 @@ mod tests {
         assert!(decision.changes.is_empty());
         assert_eq!(decision.wake_at, Some(later));
         assert_eq!(decide(&view, later, later).changes.len(), 1);
+    }
+
+    fn rule(view: &mut ClusterView, name: &str, kind: model::RuleKind, guests: &[&str]) {
+        let names = guests.iter().map(|guest| guest.parse().unwrap()).collect();
+        let rule = model::Rule {
+            name: name.parse().unwrap(),
+            kind,
+            guests: model::GuestSelector { names, tags: BTreeSet::new() },
+            strength: model::RuleStrength::Must,
+            priority: 0,
+            created_at: NOW,
+        };
+        view.rules.insert(rule.name.clone(), rule);
+    }
+
+    fn spec<'v>(view: &'v mut ClusterView, name: &str) -> &'v mut GuestSpec {
+        view.guests.get_mut(&name.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_must_rule_keeps_a_lost_guest_waiting() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "web1", Pool::Mirror, "host1", Some("host2"));
+        fixture::put(&mut view, "web2", Pool::Mirror, "host2", Some("host3"));
+        rule(&mut view, "web-apart", model::RuleKind::Apart, &["web1", "web2"]);
+        power_off(&mut view, "host1");
+        check(
+            &view,
+            &[
+                "web1 waits: host1 is lost, and host2 cannot take it over: the rule 'web-apart' allows 1 on a host, \
+               this would be 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn guests_that_belong_together_come_back_together() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "app", Pool::Mirror, "host1", Some("host2"));
+        fixture::put(&mut view, "db", Pool::Mirror, "host1", Some("host2"));
+        rule(&mut view, "pair", model::RuleKind::Together, &["app", "db"]);
+        power_off(&mut view, "host1");
+        check(&view, &["app: host1@1 -> host2@2", "db: host1@1 -> host2@2"]);
+    }
+
+    #[test]
+    fn what_others_start_after_comes_up_first_and_they_wait_for_it() {
+        let mut view = cluster(3);
+        for name in ["app", "db", "log"] {
+            fixture::put(&mut view, name, Pool::Mirror, "host1", Some("host2"));
+        }
+        spec(&mut view, "app").start_after.insert("db".parse().unwrap());
+        spec(&mut view, "app").priority = 5;
+        power_off(&mut view, "host1");
+        check(
+            &view,
+            &[
+                "db: host1@1 -> host2@2",
+                "log: host1@1 -> host2@2",
+                "app waits: it starts after db, which is coming up",
+            ],
+        );
+        let decision = decide(&view, NOW, NOW);
+        apply(&mut view, decision);
+        check(&view, &["app waits: it starts after db, which is coming up"]);
+        let db = view.assignments[&"db".parse().unwrap()].clone();
+        view.guest_reports.insert(db.guest.clone(), fixture::report(&db, GuestState::Running));
+        check(&view, &["app: host1@1 -> host2@2"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_guest_that_cannot_come_up_nor_in_a_circle() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "app", Pool::Mirror, "host1", Some("host2"));
+        fixture::put(&mut view, "db", Pool::Local, "host1", None);
+        spec(&mut view, "app").start_after.insert("db".parse().unwrap());
+        power_off(&mut view, "host1");
+        check(
+            &view,
+            &[
+                "app: host1@1 -> host2@2",
+                "db waits: host1 is lost, and the guest's volumes are nowhere else; it waits for host1",
+            ],
+        );
+        let mut view = cluster(3);
+        for (name, after) in [("a", "b"), ("b", "a")] {
+            fixture::put(&mut view, name, Pool::Mirror, "host1", Some("host2"));
+            spec(&mut view, name).start_after.insert(after.parse().unwrap());
+        }
+        power_off(&mut view, "host1");
+        check(&view, &["a: host1@1 -> host2@2", "b: host1@1 -> host2@2"]);
+    }
+
+    #[test]
+    fn a_new_guest_does_not_take_the_room_of_a_lost_one() {
+        let mut view = cluster(2);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        spec(&mut view, "a").memory = model::Bytes::gib(5);
+        power_off(&mut view, "host1");
+        let mut new = fixture::guest("big", Pool::Local);
+        new.memory = model::Bytes::gib(4);
+        new.priority = 100;
+        view.guests.insert(new.name.clone(), new);
+        check(
+            &view,
+            &[
+                "a: host1@1 -> host2@2",
+                "big waits: host1: it is lost; host2: 2.4G of memory is free, 4.1G is needed",
+            ],
+        );
+        // Nor while the leader still waits for the lost host.
+        let decision = decide(&view, NOW, NOW + jiff::SignedDuration::from_secs(5));
+        assert!(decision.changes.is_empty());
+    }
+
+    #[test]
+    fn a_pending_handover_ends_with_its_owner() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        let assignment = view.assignments.get_mut(&"a".parse().unwrap()).unwrap();
+        assignment.handover = Some(model::Handover {
+            to: fixture::host("host2"),
+            how: model::HandoverKind::Restart,
+            job: model::JobId(uuid::Uuid::nil()),
+        });
+        power_off(&mut view, "host1");
+        let decision = decide(&view, NOW, NOW);
+        let [Change::Promote { to, .. }] = decision.changes.as_slice() else { panic!("{decision:?}") };
+        assert_eq!((to.host.as_str(), &to.handover, &to.handed_over_by), ("host2", &None, &None));
+    }
+
+    #[test]
+    fn a_host_in_maintenance_still_takes_over_what_nobody_else_has() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        view.hosts.get_mut(&fixture::host("host2")).unwrap().duty = model::Duty::Maintenance;
+        power_off(&mut view, "host1");
+        check(&view, &["a: host1@1 -> host2@2"]);
+    }
+
+    #[test]
+    fn the_room_that_is_kept_for_a_loss_is_used_in_one() {
+        let mut view = cluster(3);
+        for (name, owner, secondary) in
+            [("a", "host1", "host2"), ("b", "host2", "host3"), ("c", "host3", "host2")]
+        {
+            fixture::put(&mut view, name, Pool::Mirror, owner, Some(secondary));
+            spec(&mut view, name).memory = model::Bytes::gib(3);
+        }
+        power_off(&mut view, "host1");
+        // Afterwards host2 has no room for c; that is for the balance to mend.
+        check(&view, &["a: host1@1 -> host2@2"]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootFrom, BootId, Bytes, ClusterView, DiskSpec, Epoch, GuestId,
-    GuestReport, GuestSpec, GuestState, Host, HostName, HostReport, InSync, Pool, PowerWish, Replica, Seed,
-    Session, VolumeId,
+    GuestName, GuestReport, GuestSelector, GuestSpec, GuestState, GuestUsage, Host, HostName, HostReport,
+    HostSelector, HostUsage, InSync, Pool, PowerWish, Replica, Rule, RuleKind, RuleName, RuleStrength, Seed,
+    Session, Usage, VolumeId,
 };
 
 fn uuid(seed: &str) -> uuid::Uuid {
@@ -137,5 +138,54 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         exit: None,
         volumes: vec![],
         message: None,
+    }
+}
+
+/// Everything that `names` says, with spaces between: names, and tags as `tag:NAME`.
+fn names_and_tags<N: std::str::FromStr + Ord>(names: &str) -> (BTreeSet<N>, BTreeSet<String>)
+where
+    N::Err: std::fmt::Debug,
+{
+    let (tags, names): (Vec<&str>, Vec<&str>) = names.split_whitespace().partition(|n| n.starts_with("tag:"));
+    let names = names.into_iter().map(|name| name.parse().unwrap()).collect();
+    (names, tags.into_iter().map(|tag| tag.trim_start_matches("tag:").to_owned()).collect())
+}
+
+pub fn guests_named(names: &str) -> GuestSelector {
+    let (names, tags) = names_and_tags(names);
+    GuestSelector { names, tags }
+}
+
+pub fn hosts_named(names: &str) -> HostSelector {
+    let (names, tags) = names_and_tags(names);
+    HostSelector { names, tags }
+}
+
+/// Adds a `must` rule of priority 0, each one younger than those before it.
+pub fn rule<'v>(view: &'v mut ClusterView, name: &str, kind: RuleKind, guests: &str) -> &'v mut Rule {
+    let created_at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(view.rules.len() as i64);
+    let name: RuleName = name.parse().unwrap();
+    let guests = guests_named(guests);
+    let rule =
+        Rule { name: name.clone(), kind, guests, strength: RuleStrength::Must, priority: 0, created_at };
+    view.rules.entry(name).or_insert(rule)
+}
+
+/// What a host measured for an hour: its guests, as `name=cores` with spaces between, and half a core of its own.
+pub fn usage(host: &str, guests: &str) -> HostUsage {
+    let measure = |word: &str| {
+        let (name, cores) = word.split_once('=').unwrap();
+        let usage = Usage { cpu: cores.parse().unwrap(), ..Usage::default() };
+        (name.parse().unwrap(), GuestUsage { usage, measured_s: 3600 })
+    };
+    let guests: BTreeMap<GuestName, GuestUsage> = guests.split_whitespace().map(measure).collect();
+    let cpu = 0.5 + guests.values().map(|guest| guest.usage.cpu).sum::<f64>();
+    HostUsage {
+        host: self::host(host),
+        at: Timestamp::UNIX_EPOCH,
+        window_s: 300,
+        measured_s: 3600,
+        total: Usage { cpu, ..Usage::default() },
+        guests,
     }
 }

@@ -3,20 +3,43 @@
 //! Nothing here does I/O, reads a clock or draws a random number, and nothing here fails: not being able to
 //! place a guest is a result, with a reason for each host.
 //!
+//! - [`inventory`]: the live cluster as numbers, [`rules`]: what binds its guests, [`dump`]: all of it in a file.
 //! - [`place`]: where a new guest goes.
+//! - [`proposal`], [`drain`]: the moves that balance the load, and those that empty a host; [`why`]: the reasons.
 //! - [`decide`]: what the leader changes, looking at everything; deciding again with nothing new changes
 //!   nothing.
+//! - [`recover`], [`order`]: where lost guests come back, all at once, and who starts before whom.
+//! - [`capacity`]: how many guests still fit, what each loss would do, and whether the cluster's promise holds.
+//! - [`reboot`]: which hosts may be rebooted together.
 //! - [`converge`]: the next step that one host takes for one guest.
+//! - [`htools`]: Ganeti's text format.
 //! - [`job`]: how far a job is.
+//! - [`layout`]: who is where, what that leaves, and why a guest may not go somewhere.
+//! - [`objective`], [`search`]: what a good layout is, and the way to a better one.
+//! - [`usage`]: averages of what is measured.
 
+pub mod capacity;
 pub mod converge;
 pub mod decide;
+pub mod drain;
+pub mod dump;
+pub mod htools;
+pub mod inventory;
 pub mod job;
 pub mod layout;
 pub mod limits;
+pub mod objective;
+pub mod order;
 pub mod place;
-mod room;
+pub mod proposal;
+pub mod reboot;
+pub mod recover;
+pub mod rules;
+mod scene;
+pub mod search;
 pub mod snapshot;
+pub mod usage;
+pub mod why;
 
 #[cfg(test)]
 mod fixture;

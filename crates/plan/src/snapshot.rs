@@ -108,8 +108,13 @@ pub enum HostDuty {
     Takes,
     /// It keeps what it has and takes nothing more; why, as in "it is in maintenance".
     Keeps(String),
+    /// Guests shall leave it and none come; the replicas that it holds for others stay; why. A host in maintenance.
+    GuestsLeave(String),
     /// Everything shall leave it; why.
     Leaves(String),
+    /// It is not heard of: nothing runs there as far as anybody knows, nothing goes there, and what it held of
+    /// replicas may be gone; why, as in "it is lost".
+    Lost(String),
 }
 
 /// A guest: what it takes, and where it may be.
@@ -249,14 +254,41 @@ impl HostDuty {
     pub fn takes(&self) -> bool {
         match self {
             HostDuty::Takes => true,
-            HostDuty::Keeps(_) | HostDuty::Leaves(_) => false,
+            HostDuty::Keeps(_) | HostDuty::GuestsLeave(_) | HostDuty::Leaves(_) | HostDuty::Lost(_) => false,
         }
     }
 
+    /// Whether replicas shall leave it, and guests with them.
     pub fn leaves(&self) -> bool {
         match self {
-            HostDuty::Leaves(_) => true,
+            HostDuty::Leaves(_) | HostDuty::Lost(_) => true,
+            HostDuty::Takes | HostDuty::Keeps(_) | HostDuty::GuestsLeave(_) => false,
+        }
+    }
+
+    /// Whether guests shall leave it; the replicas perhaps not.
+    pub fn guests_leave(&self) -> bool {
+        match self {
+            HostDuty::GuestsLeave(_) | HostDuty::Leaves(_) | HostDuty::Lost(_) => true,
             HostDuty::Takes | HostDuty::Keeps(_) => false,
+        }
+    }
+
+    /// Why it does not take, or not keep, guests.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            HostDuty::Takes => None,
+            HostDuty::Keeps(why)
+            | HostDuty::GuestsLeave(why)
+            | HostDuty::Leaves(why)
+            | HostDuty::Lost(why) => Some(why),
+        }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        match self {
+            HostDuty::Lost(_) => true,
+            HostDuty::Takes | HostDuty::Keeps(_) | HostDuty::GuestsLeave(_) | HostDuty::Leaves(_) => false,
         }
     }
 }

@@ -208,6 +208,55 @@ impl Lab {
         Ok((of("host").context("the guest's host")?, of("secondary").context("the secondary's host")?))
     }
 
+    /// What was told of one kind about one thing, oldest first.
+    pub fn events(&self, kind: &str, subject: &str) -> Result<Vec<String>> {
+        let events = self.json(&["events", "--subject", subject, "--limit", "1000"])?;
+        let told = events.as_array().context("a list")?.iter().filter(|event| event["kind"] == kind);
+        Ok(told.filter_map(|event| event["message"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// The id of a guest's first volume.
+    fn volume(&self, name: &str) -> Result<String> {
+        let guest = self.guest(name)?;
+        Ok(guest["volumes"][0]["id"].as_str().context("the guest's volume")?.to_owned())
+    }
+
+    /// The hosts that have a file of a guest's first disk.
+    pub fn holders(&self, name: &str) -> Result<Vec<String>> {
+        let file = format!("{}.raw", self.volume(name)?);
+        let hosts = std::fs::read_dir(self.folder().join("hosts"))?.flatten();
+        let hosts = hosts.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(hosts.filter(|host| self.state_of(host).join("volumes").join(&file).is_file()).collect())
+    }
+
+    /// The hosts that the record of a guest's first disk counts on.
+    pub fn in_sync_hosts(&self, name: &str) -> Result<Vec<String>> {
+        let guest = self.guest(name)?;
+        let replicas = guest["volumes"][0]["replicas"].as_array().context("the replicas")?.iter();
+        let good = replicas.filter(|replica| replica["in_sync"] == true);
+        Ok(good.filter_map(|replica| replica["host"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Writes so many MiB that no program can compress to the end of a guest's disk, behind all records.
+    pub fn write_noise(&self, name: &str, mib: u32) -> Result<()> {
+        let script = format!(
+            "blocks=$(cat /sys/class/block/vda/size); \
+             dd if=/dev/urandom of=/dev/vda bs=1M count={mib} seek=$((blocks / 2048 - {mib})) conv=notrunc,fsync"
+        );
+        self.kennel(&["guest", "exec", name, "--", "sh", "-c", &script]).map(drop)
+    }
+
+    /// Lets a host send no faster than this, in the words of tc, as in `40mbit`.
+    pub fn slow_down(&self, host: &str, rate: &str) -> Result<()> {
+        let words = ["tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate];
+        self.lab(&[&["exec", host, "--"], &words[..], &["burst", "256k", "latency", "50ms"]].concat())
+            .map(drop)
+    }
+
+    pub fn full_speed(&self, host: &str) -> Result<()> {
+        self.lab(&["exec", host, "--", "tc", "qdisc", "del", "dev", "eth0", "root"]).map(drop)
+    }
+
     pub fn leader(&self) -> Result<String> {
         wait("a leader", LIMIT, || {
             let status = self.json(&["cluster", "status"])?;

@@ -2,6 +2,7 @@
 //! told was safe, and watchers that look from outside for what must never happen.
 
 pub mod lab;
+pub mod moves;
 pub mod owners;
 pub mod recorder;
 

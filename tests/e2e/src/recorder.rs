@@ -40,8 +40,13 @@ impl Reports {
 impl<'a> Recorder<'a> {
     /// Creates the guest with `extra` words for `kennel guest create`, and waits until it records.
     pub fn start(lab: &'a Lab, name: &str, extra: &[&str]) -> Result<Recorder<'a>> {
-        let program = lab.folder().join("recorder.sh");
-        std::fs::write(&program, PROGRAM).context("write the recorder's program")?;
+        Self::start_with(lab, name, PROGRAM, extra)
+    }
+
+    /// As [`Recorder::start`], with a program that reports in the same words.
+    pub fn start_with(lab: &'a Lab, name: &str, text: &str, extra: &[&str]) -> Result<Recorder<'a>> {
+        let program = lab.folder().join(format!("{name}.sh"));
+        std::fs::write(&program, text).context("write the recorder's program")?;
         let program = program.display().to_string();
         let words = ["guest", "create", name, "--image", "tiny", "--memory", "128M", "--user-data", &program];
         lab.kennel(&[&words, extra].concat())?;

@@ -7,11 +7,11 @@ use serde::de::IgnoredAny;
 use super::{Ask, Client, ClientError};
 use crate::{
     BuildImage, ClusterStatus, CreateGuest, CreateNetwork, EventQuery, EventView, ExecAnswer, ExecRequest,
-    GuestView, HostView, ImageView, Invitation, JobView, NetworkView, VolumeView, WatchEvent,
+    GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView, VolumeView, WatchEvent,
 };
 
-type Answer<T> = Result<T, ClientError>;
-type Watch<T> = BoxStream<'static, Answer<WatchEvent<T>>>;
+pub(super) type Answer<T> = Result<T, ClientError>;
+pub(super) type Watch<T> = BoxStream<'static, Answer<WatchEvent<T>>>;
 
 impl Client {
     pub async fn cluster_status(&self) -> Answer<ClusterStatus> {
@@ -59,6 +59,12 @@ impl Client {
 
     pub async fn restart_guest(&self, name: &GuestName) -> Answer<JobView> {
         self.fetch(Ask::post(guest(name, "/restart"), format!("restart the guest '{name}'"))).await
+    }
+
+    /// Brings it, or its secondary, to another host.
+    pub async fn migrate_guest(&self, name: &GuestName, request: &MigrateGuest) -> Answer<JobView> {
+        let ask = Ask::post(guest(name, "/migrate"), format!("migrate the guest '{name}'"));
+        self.fetch(ask.json(request)?).await
     }
 
     /// Runs a program inside, and waits for its end.
@@ -152,12 +158,12 @@ impl Client {
         self.watch(ask_events(query))
     }
 
-    async fn done(&self, ask: Ask) -> Answer<()> {
+    pub(super) async fn done(&self, ask: Ask) -> Answer<()> {
         self.fetch::<IgnoredAny>(ask).await.map(|_| ())
     }
 }
 
-fn guest(name: &GuestName, rest: &str) -> String {
+pub(super) fn guest(name: &GuestName, rest: &str) -> String {
     format!("/v1/guests/{name}{rest}")
 }
 

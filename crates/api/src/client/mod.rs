@@ -10,6 +10,7 @@ mod console;
 mod error;
 mod local;
 mod peer;
+mod planning;
 mod tls;
 mod upload;
 mod watch;
@@ -92,6 +93,14 @@ impl Ask {
 
     pub(crate) fn post(path: impl Into<String>, asked: impl Into<String>) -> Self {
         Self::new(Method::POST, path, asked)
+    }
+
+    pub(crate) fn put(path: impl Into<String>, asked: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path, asked)
+    }
+
+    pub(crate) fn patch(path: impl Into<String>, asked: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path, asked)
     }
 
     pub(crate) fn delete(path: impl Into<String>, asked: impl Into<String>) -> Self {

@@ -1,6 +1,7 @@
 //! What hosts ask of each other.
 
 use futures::TryStreamExt;
+use model::HostUsage;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
@@ -18,6 +19,11 @@ impl Client {
     pub async fn promise(&self, request: &PromiseRequest) -> Result<PromiseAnswer, ClientError> {
         let ask = Ask::post("/v1/internal/promise", "get the promise of the secondary's host");
         self.fetch(ask.json(request)?).await
+    }
+
+    /// What the host that is asked uses.
+    pub async fn usage(&self) -> Result<HostUsage, ClientError> {
+        self.fetch(Ask::get("/v1/internal/usage", "ask a host what it uses")).await
     }
 
     /// The bytes of an image's file. Its reader checks the hash.

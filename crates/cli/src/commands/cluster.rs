@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::Refusal;
 
+use super::cluster_set;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{Block, Cell, Tone};
+use crate::output::{Block, Cell, Tone, say};
 use crate::progress::Waiting;
 use crate::times;
 
@@ -50,6 +51,21 @@ pub enum Command {
   kennel cluster status
   kennel cluster status -o json | jq .problems")]
     Status,
+    /// Change what holds for the whole cluster; without options, an error that names them
+    #[command(after_help = "Examples:
+  kennel cluster set --balance manual
+  kennel cluster set --survive hosts=2
+  kennel cluster set --survive zone --memory-percent 95")]
+    Set(cluster_set::SetArguments),
+    /// Everything that a plan rests on, for `kennel plan --from`; no secrets
+    #[command(after_help = "Examples:
+  kennel cluster dump > home.json
+  kennel cluster dump --file home.json && kennel plan balance --from home.json")]
+    Dump {
+        /// Where to write it [default: stdout]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 /// Where this machine's own kenneld listens.
@@ -72,7 +88,22 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let status = context.client()?.cluster_status().await?;
             context.output.result(&status, |coloured| show(&status, Timestamp::now()).render(coloured))
         }
+        Command::Dump { file } => dump(context, file.as_deref()).await,
+        Command::Set(arguments) => cluster_set::set(context, arguments).await,
     }
+}
+
+/// As JSON, whatever the output format is: it is a file for `kennel plan`.
+async fn dump(context: &Context, file: Option<&Path>) -> Result<(), Failure> {
+    let asked = "dump the cluster";
+    let dump = context.client()?.dump().await?;
+    let text = serde_json::to_string_pretty(&dump)
+        .map_err(|error| Failure::refused(asked, error, "look into the log of the kenneld that answered"))?;
+    let Some(path) = file else { return say(&format!("{text}\n")) };
+    std::fs::write(path, text + "\n").map_err(|error| {
+        let why = format!("{} cannot be written: {error}", path.display());
+        Failure::refused(asked, why, "name another place with --file")
+    })
 }
 
 async fn init(

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use api::{Blob, Client, ClientError, CreateDisk, CreateGuest, ExecRequest, GuestView};
+use api::{Blob, Client, ClientError, CreateDisk, CreateGuest, ExecRequest, GuestView, MigrateGuest};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::{Bytes, GuestName, HostName, ImageName, NetworkName, Pool};
 
-use super::guest_show::show;
+use super::guest_set;
+use super::guest_show::{show, table, why};
+use super::host;
 use crate::console;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -37,10 +39,27 @@ pub enum Command {
   kennel guest show web1
   kennel guest show web1 -o json | jq -r .phase")]
     Show { guest: GuestName },
+    /// Why a guest is where it is, and not elsewhere
+    #[command(after_help = "Examples:
+  kennel guest why web1
+  kennel guest why web1 -o json | jq .others")]
+    Why { guest: GuestName },
+    /// Change what is said of a guest
+    #[command(after_help = "Examples:
+  kennel guest set web1 --priority 10 --tag web --pin
+  kennel guest set web1 --after db1 --after cache1
+  kennel guest set web1 --memory 2G --vcpus 2      while it is stopped")]
+    Set(guest_set::SetArguments),
     /// Start a guest that is stopped
     #[command(after_help = "Example:
   kennel guest start web1")]
-    Start(OneGuest),
+    Start {
+        #[command(flatten)]
+        guest: OneGuest,
+        /// Though the cluster could no longer survive what it promises to
+        #[arg(long)]
+        force: bool,
+    },
     /// Ask a guest to shut down; end it when it does not in its time
     #[command(after_help = "Example:
   kennel guest stop web1")]
@@ -49,6 +68,26 @@ pub enum Command {
     #[command(after_help = "Example:
   kennel guest restart web1")]
     Restart(OneGuest),
+    /// Move a guest to another host, or its secondary
+    #[command(after_help = "Examples:
+  kennel guest migrate web1                     wherever it is best off
+  kennel guest migrate web1 --to host2          host2 runs it from then on
+  kennel guest migrate web1 --secondary host3   it stays, and host3 holds its second copy
+
+To the host of its secondary nothing is copied: the two change roles. Any other host gets a copy first.")]
+    Migrate {
+        #[command(flatten)]
+        guest: OneGuest,
+        /// The host that shall run it [default: the best one, or where it is when --secondary is given]
+        #[arg(long, value_name = "HOST")]
+        to: Option<HostName>,
+        /// The host that shall hold its second copy [default: what costs the least copying]
+        #[arg(long, value_name = "HOST")]
+        secondary: Option<HostName>,
+        /// Though the cluster could no longer survive what it promises to
+        #[arg(long)]
+        force: bool,
+    },
     /// End a guest and destroy its disks
     #[command(after_help = "Examples:
   kennel guest delete web1         says what goes, and asks
@@ -136,6 +175,18 @@ pub struct CreateArguments {
     /// Who comes back first when a host is lost: higher before lower
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
+    /// A tag, for rules; can be given again
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Do not move it, unless somebody says `guest migrate`
+    #[arg(long)]
+    pin: bool,
+    /// Start it only when this guest runs; can be given again
+    #[arg(long = "after", value_name = "GUEST")]
+    after: Vec<GuestName>,
+    /// Make it though the cluster could no longer survive what it promises to
+    #[arg(long)]
+    force: bool,
     /// Make it, and leave it off
     #[arg(long)]
     no_start: bool,
@@ -150,14 +201,22 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::List { watch: true } => {
             listing::watch::<GuestView>(context, context.client()?.watch_guests()).await
         }
-        Command::List { watch: false } => listing::print(context, &context.client()?.guests().await?),
+        Command::List { watch: false } => list(context).await,
         Command::Show { guest } => {
             let view = context.client()?.guest(&guest).await?;
             context.output.result(&view, |coloured| show(&view, Timestamp::now(), coloured))
         }
-        Command::Start(OneGuest { guest, no_wait }) => {
+        Command::Why { guest } => {
+            let view = context.client()?.why(&guest).await?;
+            context.output.result(&view, |coloured| why(&view, coloured))
+        }
+        Command::Set(arguments) => guest_set::set(context, arguments).await,
+        Command::Start { guest: OneGuest { guest, no_wait }, force } => {
             let client = context.client()?;
-            let job = client.start_guest(&guest).await?;
+            let job = match force {
+                true => client.force_start_guest(&guest).await?,
+                false => client.start_guest(&guest).await?,
+            };
             finish(context, &client, job, &guest, no_wait).await
         }
         Command::Stop(OneGuest { guest, no_wait }) => {
@@ -168,6 +227,11 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Restart(OneGuest { guest, no_wait }) => {
             let client = context.client()?;
             let job = client.restart_guest(&guest).await?;
+            finish(context, &client, job, &guest, no_wait).await
+        }
+        Command::Migrate { guest: OneGuest { guest, no_wait }, to, secondary, force } => {
+            let client = context.client()?;
+            let job = client.migrate_guest(&guest, &MigrateGuest { to, secondary, force }).await?;
             finish(context, &client, job, &guest, no_wait).await
         }
         Command::Delete { guest: OneGuest { guest, no_wait }, yes } => {
@@ -183,6 +247,13 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     }
 }
 
+async fn list(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let guests = client.guests().await?;
+    let usages = host::usages(context, &client).await;
+    context.output.result(&guests, |coloured| table(&guests, &usages, coloured))
+}
+
 /// Waits for a job, and says where the guest is after it.
 async fn finish(
     context: &Context,
@@ -191,6 +262,7 @@ async fn finish(
     guest: &GuestName,
     no_wait: bool,
 ) -> Result<(), Failure> {
+    job.warnings.iter().for_each(|line| note(&format!("kennel: {line}")));
     if no_wait || context.output.format != Format::Table {
         return progress::finish(context, client, job, no_wait).await;
     }
@@ -254,6 +326,10 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         host: arguments.host,
         priority: arguments.priority,
         start: !arguments.no_start,
+        tags: arguments.tags.into_iter().collect(),
+        pinned: arguments.pin,
+        start_after: arguments.after.into_iter().collect(),
+        force: arguments.force,
         ..CreateGuest::new(arguments.name)
     })
 }

@@ -1,13 +1,15 @@
 //! How a guest looks: one row in the list, and everything about it.
 
-use api::GuestView;
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{GuestView, WhyView};
 use jiff::Timestamp;
-use model::{BootFrom, Bytes, ExitReason, GuestPhase, PowerWish};
+use model::{BootFrom, Bytes, ExitReason, GuestPhase, HostName, HostUsage, PowerWish, Usage};
 
 use super::guest::address_of;
 use super::volume;
 use crate::listing::Listed;
-use crate::output::{Block, Cell, Tone};
+use crate::output::{Block, Cell, Table, Tone};
 use crate::times;
 
 fn phase(phase: GuestPhase) -> Cell {
@@ -35,17 +37,55 @@ impl Listed for GuestView {
     const NOTHING: &'static str = "There is no guest. `kennel guest create NAME --image tiny` makes one.";
 
     fn row(&self, _now: Timestamp) -> Vec<Cell> {
-        vec![
-            Cell::from(&self.name),
-            phase(self.phase),
-            Cell::maybe(self.host.as_ref()),
-            Cell::maybe(self.secondary.as_ref()),
-            Cell::from(self.spec.vcpus),
-            Cell::from(self.spec.memory),
-            Cell::from(disks(self)),
-            Cell::maybe(address_of(self)),
-        ]
+        row(self, None)
     }
+}
+
+/// With what it uses, where that is known: `0.3/2` is three tenths of a processor of two.
+fn row(view: &GuestView, usage: Option<Usage>) -> Vec<Cell> {
+    let (cpus, memory) = match usage {
+        Some(usage) => (
+            format!("{:.1}/{}", usage.cpu, view.spec.vcpus),
+            format!("{}/{}", Bytes(usage.memory.max(0.0) as u64), view.spec.memory),
+        ),
+        None => (view.spec.vcpus.to_string(), view.spec.memory.to_string()),
+    };
+    vec![
+        Cell::from(&view.name),
+        phase(view.phase),
+        Cell::maybe(view.host.as_ref()),
+        Cell::maybe(view.secondary.as_ref()),
+        Cell::from(cpus),
+        Cell::from(memory),
+        Cell::from(disks(view)),
+        Cell::maybe(address_of(view)),
+    ]
+}
+
+/// The list with what each guest uses on the host that owns it.
+pub fn table(guests: &[GuestView], usages: &BTreeMap<HostName, HostUsage>, coloured: bool) -> String {
+    if guests.is_empty() {
+        return format!("{}\n", GuestView::NOTHING);
+    }
+    let mut table = Table::new(GuestView::HEAD);
+    for guest in guests {
+        let host = guest.host.as_ref().and_then(|host| usages.get(host));
+        table.add(row(guest, host.and_then(|host| host.guests.get(&guest.name)).map(|guest| guest.usage)));
+    }
+    table.render(coloured)
+}
+
+/// Why a guest is where it is.
+pub fn why(view: &WhyView, coloured: bool) -> String {
+    let here = view.here.as_ref().map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+    Block::new()
+        .line("Guest", &view.guest)
+        .line("Is on", here)
+        .each("Because", &view.because)
+        .each("Elsewhere", view.others.iter().map(|(host, why)| format!("{host}: {why}")))
+        .each("Rules", &view.rules)
+        .maybe("Stays, for", view.cannot_move.as_ref())
+        .render(coloured)
 }
 
 /// Everything about a guest: what it is, where and why, what it waits for, how its disks are.
@@ -100,10 +140,18 @@ fn placement(view: &GuestView, now: Timestamp) -> Block {
         .line("Boots from", boot)
         .each("Networks", nics)
         .line("Priority", spec.priority)
+        .maybe("Tags", joined(&spec.tags))
+        .maybe("Pinned", spec.pinned.then_some("it is not moved, unless somebody says so"))
+        .maybe("Starts after", joined(&spec.start_after))
         .maybe("Preferred host", spec.preferred_host.as_ref())
         .line("Stop limit", format!("{} s", spec.stop_timeout_s))
         .line("Made", times::at_and_ago(spec.created_at, now))
         .line("Id", view.id)
+}
+
+fn joined(names: &BTreeSet<impl ToString>) -> Option<String> {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 fn ended(reason: ExitReason) -> &'static str {
@@ -149,6 +197,7 @@ mod tests {
                 image: None,
                 phase: VolumePhase::Degraded,
                 epoch: Some(Epoch(3)),
+                fill: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),
                     replica(&secondary, ReplicaRole::Secondary, false),

@@ -1,15 +1,19 @@
 //! `kennel host`: the machines that run guests.
 
-use api::HostView;
+use std::collections::BTreeMap;
+
+use api::{Client, HostView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{HostName, HostPhase};
+use model::{Bytes, Duty, HostName, HostPhase, HostUsage, Usage};
+
+use super::host_change;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::listing::{self, Listed};
-use crate::output::{Block, Cell, Tone};
-use crate::times;
+use crate::output::{Block, Cell, Format, Table, Tone};
+use crate::{row, times};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -26,6 +30,36 @@ pub enum Command {
     #[command(after_help = "Example:
   kennel host show host1")]
     Show { host: HostName },
+    /// What each host uses now: processors, memory, disk and network traffic, and what its guests use
+    #[command(after_help = "Examples:
+  kennel host usage
+  kennel host usage host1 -o json")]
+    Usage {
+        /// This host only, with its guests
+        host: Option<HostName>,
+    },
+    /// Say where a host stands, what it carries, and what it keeps for itself
+    #[command(after_help = "Examples:
+  kennel host set host1 --zone rack2 --tag ssd --untag old
+  kennel host set host1 --reserve-memory 2G --speed 130
+  kennel host set host1 --memory-percent 120 --vcpus-percent default")]
+    Set(host_change::SetArguments),
+    /// Move everything off a host, guests and replicas, to take it out of the cluster
+    #[command(after_help = "Examples:
+  kennel host drain host3
+  kennel host drain host3 --force      what cannot leave stays
+
+The host takes nothing any more until `kennel host resume`, whatever becomes of the moves.")]
+    Drain(host_change::DutyArguments),
+    /// Move the guests off a host that will soon be back; the replicas that it holds stay
+    #[command(after_help = "Example:
+  kennel host maintenance host3 && ssh host3 reboot
+  kennel host resume host3")]
+    Maintenance(host_change::DutyArguments),
+    /// Let a host that was drained, or in maintenance, take guests again
+    #[command(after_help = "Example:
+  kennel host resume host3")]
+    Resume { host: HostName },
 }
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -33,12 +67,86 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::List { watch: true } => {
             listing::watch::<HostView>(context, context.client()?.watch_hosts()).await
         }
-        Command::List { watch: false } => listing::print(context, &context.client()?.hosts().await?),
+        Command::List { watch: false } => list(context).await,
         Command::Show { host } => {
-            let view = context.client()?.host(&host).await?;
-            context.output.result(&view, |coloured| show(&view, Timestamp::now()).render(coloured))
+            let client = context.client()?;
+            let view = client.host(&host).await?;
+            let usage = usages(context, &client).await.remove(&host);
+            context
+                .output
+                .result(&view, |coloured| show(&view, usage.as_ref(), Timestamp::now()).render(coloured))
         }
+        Command::Usage { host: Some(host) } => {
+            let usage = context.client()?.host_usage(&host).await?;
+            context.output.result(&usage, |coloured| guests_use(&usage).render(coloured))
+        }
+        Command::Usage { host: None } => {
+            let usages = context.client()?.usages().await?;
+            context.output.result(&usages, |coloured| hosts_use(&usages).render(coloured))
+        }
+        Command::Set(arguments) => host_change::set(context, arguments).await,
+        Command::Drain(arguments) => host_change::empty(context, arguments, Duty::Draining).await,
+        Command::Maintenance(arguments) => host_change::empty(context, arguments, Duty::Maintenance).await,
+        Command::Resume { host } => host_change::resume(context, host).await,
     }
+}
+
+/// What the hosts measured, for people. A list is a list without it, too.
+pub async fn usages(context: &Context, client: &Client) -> BTreeMap<HostName, HostUsage> {
+    if context.output.format != Format::Table {
+        return BTreeMap::new();
+    }
+    let measured = client.usages().await.unwrap_or_default();
+    measured.into_iter().map(|usage| (usage.host.clone(), usage)).collect()
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let hosts = client.hosts().await?;
+    let usages = usages(context, &client).await;
+    context.output.result(&hosts, |coloured| {
+        let mut table = Table::new(HostView::HEAD);
+        hosts.iter().for_each(|host| table.add(row(host, usages.get(&host.name))));
+        if hosts.is_empty() { format!("{}\n", HostView::NOTHING) } else { table.render(coloured) }
+    })
+}
+
+/// Traffic, as in `1.5M/s`.
+fn rate(bytes_a_second: f64) -> String {
+    format!("{}/s", Bytes(bytes_a_second.max(0.0) as u64))
+}
+
+fn uses(usage: &Usage) -> [String; 4] {
+    let memory = Bytes(usage.memory.max(0.0) as u64).to_string();
+    [format!("{:.2}", usage.cpu), memory, rate(usage.disk), rate(usage.network)]
+}
+
+fn hosts_use(usages: &[HostUsage]) -> Table {
+    let mut table = Table::new(&["HOST", "CPU", "MEMORY", "DISK", "NETWORK", "MEASURED", "GUESTS"]);
+    for usage in usages {
+        let [cpu, memory, disk, network] = uses(&usage.total);
+        let measured = format!("{} s", usage.measured_s.min(usage.window_s));
+        table.add(row![&usage.host, cpu, memory, disk, network, measured, usage.guests.len()]);
+    }
+    table
+}
+
+fn guests_use(usage: &HostUsage) -> Table {
+    let mut table = Table::new(&["GUEST", "CPU", "MEMORY", "DISK", "NETWORK", "MEASURED"]);
+    let [cpu, memory, disk, network] = uses(&usage.total);
+    table.add(row![
+        format!("({})", usage.host),
+        cpu,
+        memory,
+        disk,
+        network,
+        format!("{} s", usage.measured_s)
+    ]);
+    for (guest, use_of) in &usage.guests {
+        let [cpu, memory, disk, network] = uses(&use_of.usage);
+        table.add(row![guest, cpu, memory, disk, network, format!("{} s", use_of.measured_s)]);
+    }
+    table
 }
 
 pub fn phase(phase: HostPhase) -> Cell {
@@ -62,38 +170,83 @@ fn role(view: &HostView) -> String {
 
 impl Listed for HostView {
     const HEAD: &'static [&'static str] =
-        &["NAME", "PHASE", "ADDRESS", "ZONE", "CPUS", "MEMORY", "DISK", "GUESTS", "ACCEL", "ROLE"];
+        &["NAME", "PHASE", "DUTY", "ADDRESS", "ZONE", "CPUS", "MEMORY", "DISK", "GUESTS", "ACCEL", "ROLE"];
     const NOTHING: &'static str = "There is no host.";
 
     fn row(&self, _now: Timestamp) -> Vec<Cell> {
-        let report = self.report.as_ref();
-        vec![
-            Cell::from(&self.name),
-            phase(self.phase),
-            Cell::from(self.host.address),
-            Cell::from(&self.host.zone),
-            Cell::maybe(report.map(|r| r.cpus)),
-            Cell::maybe(report.map(|r| r.memory)),
-            Cell::maybe(report.map(|r| r.disk)),
-            Cell::from(self.guests),
-            Cell::maybe(report.map(|r| r.accelerator.kind)),
-            Cell::from(role(self)),
-        ]
+        row(self, None)
     }
 }
 
-fn show(view: &HostView, now: Timestamp) -> Block {
+fn duty(duty: Duty) -> Cell {
+    let tone = match duty {
+        Duty::Normal => Tone::Plain,
+        Duty::Draining | Duty::Maintenance => Tone::Busy,
+    };
+    Cell::new(duty, tone)
+}
+
+/// With what it uses, where that is known: `0.4/2` is four tenths of a core of two.
+fn row(view: &HostView, usage: Option<&HostUsage>) -> Vec<Cell> {
+    let report = view.report.as_ref();
+    let cpus = report.map(|r| match usage {
+        Some(usage) => format!("{:.1}/{}", usage.total.cpu, r.cpus),
+        None => r.cpus.to_string(),
+    });
+    let memory = report.map(|r| match usage {
+        Some(usage) => format!("{}/{}", Bytes(usage.total.memory.max(0.0) as u64), r.memory),
+        None => r.memory.to_string(),
+    });
+    vec![
+        Cell::from(&view.name),
+        phase(view.phase),
+        duty(view.host.duty),
+        Cell::from(view.host.address),
+        Cell::from(&view.host.zone),
+        Cell::maybe(cpus),
+        Cell::maybe(memory),
+        Cell::maybe(report.map(|r| r.disk)),
+        Cell::from(view.guests),
+        Cell::maybe(report.map(|r| r.accelerator.kind)),
+        Cell::from(role(view)),
+    ]
+}
+
+/// What the host keeps for itself, and how much of it guests may have.
+fn kept(host: &model::Host) -> Vec<String> {
+    let settings = &host.settings;
+    let mut lines =
+        vec![format!("{} of memory, {} of disk", settings.reserved_memory, settings.reserved_disk)];
+    if settings.reserved_millicores > 0 {
+        lines.push(format!("{} thousandths of a core", settings.reserved_millicores));
+    }
+    lines
+}
+
+pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block {
     let host = &view.host;
     let join = |names: Vec<String>| if names.is_empty() { "-".to_owned() } else { names.join(", ") };
     let block = Block::new()
         .line("Name", &view.name)
         .line("Phase", phase(view.phase))
+        .line("Duty", duty(host.duty))
         .line("Address", host.address)
         .line("Zone", &host.zone)
         .line("Tags", join(host.tags.iter().cloned().collect()))
         .line("Role", role(view))
         .line("Guests", view.guests)
         .line("Memory assigned", view.memory_assigned)
+        .maybe(
+            "In use",
+            usage.map(|usage| {
+                let [cpu, memory, disk, network] = uses(&usage.total);
+                format!("{cpu} cores, {memory} of memory, disk {disk}, network {network}")
+            }),
+        )
+        .each("Keeps", kept(host))
+        .line("Speed", format!("{} %", host.settings.speed_percent))
+        .maybe("Memory limit", host.settings.memory_percent.map(|percent| format!("{percent} %")))
+        .maybe("CPU limit", host.settings.vcpus_percent.map(|percent| format!("{percent} %")))
         .line("Joined", times::at_and_ago(host.joined_at, now))
         .line(
             "Session",
@@ -172,15 +325,15 @@ pub mod tests {
         let hosts = [example("host1", HostPhase::Online), example("host2", HostPhase::Lost)];
         assert_eq!(
             listing::render(&hosts, Timestamp::UNIX_EPOCH, false),
-            "NAME   PHASE   ADDRESS    ZONE   CPUS  MEMORY  DISK  GUESTS  ACCEL  ROLE\n\
-             host1  online  10.77.0.1  zone1  2     8G      100G  2       tcg    leader, store\n\
-             host2  lost    10.77.0.1  zone1  -     -       -     2       -      store\n"
+            "NAME   PHASE   DUTY    ADDRESS    ZONE   CPUS  MEMORY  DISK  GUESTS  ACCEL  ROLE\n\
+             host1  online  normal  10.77.0.1  zone1  2     8G      100G  2       tcg    leader, store\n\
+             host2  lost    normal  10.77.0.1  zone1  -     -       -     2       -      store\n"
         );
     }
 
     #[test]
     fn a_host_says_why_it_emulates_and_what_is_wrong() {
-        let text = show(&example("host1", HostPhase::Online), Timestamp::UNIX_EPOCH).render(false);
+        let text = show(&example("host1", HostPhase::Online), None, Timestamp::UNIX_EPOCH).render(false);
         assert!(text.contains("Accelerator:     tcg: there is no /dev/kvm\n"), "{text}");
         assert!(text.contains("Problems:        a volume file that no record names: x.raw\n"), "{text}");
         assert!(text.contains("Session:         none: it is not heard of"), "{text}");

@@ -125,6 +125,7 @@ fn show(view: &JobView, now: Timestamp) -> Block {
                     StepState::Done => "done",
                     StepState::Failed => "failed",
                     StepState::Undone => "undone",
+                    StepState::Skipped => "skipped",
                 };
                 let note = step.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
                 format!("{state:8} {}{note}", step.name)
@@ -154,6 +155,7 @@ pub mod tests {
             state,
             progress: report.progress(),
             message: None,
+            warnings: Vec::new(),
             spec: JobSpec {
                 id,
                 kind,

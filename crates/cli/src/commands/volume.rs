@@ -3,7 +3,7 @@
 use api::VolumeView;
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{VolumeId, VolumePhase};
+use model::{Bytes, VolumeId, VolumePhase};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -95,6 +95,7 @@ fn show(view: &VolumeView) -> Block {
         .maybe("Made from", view.image.as_ref().map(|image| format!("image {image}")))
         .line("Phase", phase(view.phase))
         .line("Meaning", meaning(view.phase))
+        .maybe("Filled", view.fill.map(|fill| format!("{} of {}", Bytes(fill.done), Bytes(fill.total))))
         .each("Replicas", replicas(view))
         .line("Epoch", Cell::maybe(view.epoch))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Machine, MachineEnd, MachineEvent, RunState};
-use model::{BootId, Epoch, ExitReason, GuestId, GuestName, HostName, Replica, VolumeId};
+use model::{BootId, Epoch, ExitReason, FillProgress, GuestId, GuestName, HostName, Replica, VolumeId};
 use plan::converge::{Mirror, Rest, Situation, Step, next};
 use plan::limits::{AUTHORITY, RETRY_FIRST, RETRY_MAX};
 use tokio::sync::{broadcast, watch};
@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(1000);
 /// The same while something is about to happen: a fill, a session in doubt.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(250);
 
+/// The same while a guest stands still to change its host.
+const LOOK_FOR_HANDOVER_EVERY: Duration = Duration::from_millis(50);
+
 /// How long one try to settle an admission may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -34,6 +37,9 @@ const DAMAGED_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// After this long without a failure the next one is again the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// For how long a guest that was asked to shut down, and then was to go on after all, may still obey.
+const SHUTDOWN_COUNTS_FOR: Duration = Duration::from_secs(600);
 
 /// A keeper's task.
 #[derive(Debug)]
@@ -68,12 +74,14 @@ pub(super) struct Running {
     pub targets: BTreeMap<VolumeId, BootId>,
     /// The mirrors must be asked for anew.
     pub mirrors_stale: bool,
+    /// How far each mirror's fill was when it was last looked at, and what was last said of it.
+    pub fills: BTreeMap<VolumeId, FillProgress>,
+    pub fills_told: BTreeMap<VolumeId, (Instant, FillProgress)>,
 }
 
-/// How the secondary's host serves, as last asked.
+/// How the host of a secondary serves, as last asked.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub host: HostName,
     pub boot: BootId,
     pub epoch: Epoch,
     pub serves: bool,
@@ -92,8 +100,9 @@ pub(super) struct Keeper {
     pub reporter: Reporter,
     /// What was served when that was last known.
     pub served: BTreeMap<VolumeId, host::ExportName>,
-    pub sight: Option<(HostName, watch::Receiver<peers::Sight>)>,
-    pub asked: Option<Asked>,
+    /// What is seen of the replica servers that matter to the guest.
+    pub sights: BTreeMap<HostName, watch::Receiver<peers::Sight>>,
+    pub asked: BTreeMap<HostName, Asked>,
     pub confirmed_until: Option<Instant>,
     pub confirm_asked_at: Option<Instant>,
     /// An admission whose outcome is unknown: the record may count on this replica.
@@ -104,6 +113,12 @@ pub(super) struct Keeper {
     pub failure: Option<String>,
     /// When the guest was asked to shut down, for the first time and for the last.
     pub shutdown_asked_at: Option<(Instant, Instant)>,
+    /// When it was last asked to, if it was to go on after all.
+    pub shutdown_taken_back_at: Option<Instant>,
+    /// How the run before the last one ended, as long as it is certain that the last one's machine never ran.
+    pub exit_before: Option<model::Exit>,
+    /// The epoch of the last run that this keeper began.
+    pub launched_at: Option<Epoch>,
     /// Why the machine is being ended, if it is this keeper that ends it.
     pub ending: Option<ExitReason>,
     pub exit: Option<model::Exit>,
@@ -112,10 +127,17 @@ pub(super) struct Keeper {
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
 /// tell and whose machine is gone, ended while nobody looked: not cleanly, for all that is known.
 fn last_exit(agent: &Agent, report: &model::GuestReport) -> Option<model::Exit> {
+    if report.host != agent.me || agent.machine_of(report.guest_id).is_some() {
+        return report.exit.clone();
+    }
+    end_of_last_run(report)
+}
+
+/// How the last run ended that a report tells of, if it goes on no more.
+pub(super) fn end_of_last_run(report: &model::GuestReport) -> Option<model::Exit> {
     let told = report.exit.clone();
     let ran = report.boot_generation;
-    let tells_of_it = told.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran);
-    if tells_of_it || report.host != agent.me || agent.machine_of(report.guest_id).is_some() {
+    if told.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran) {
         return told;
     }
     Some(model::Exit { boot_generation: ran, reason: ExitReason::Crashed, at: jiff::Timestamp::now() })
@@ -137,8 +159,8 @@ impl Keeper {
             running: None,
             reporter,
             served: BTreeMap::new(),
-            sight: None,
-            asked: None,
+            sights: BTreeMap::new(),
+            asked: BTreeMap::new(),
             confirmed_until: None,
             confirm_asked_at: None,
             maybe_admitted: None,
@@ -146,6 +168,9 @@ impl Keeper {
             failed_at: None,
             failure: None,
             shutdown_asked_at: None,
+            shutdown_taken_back_at: None,
+            exit_before: None,
+            launched_at: None,
             ending: None,
             exit,
         }
@@ -163,6 +188,8 @@ impl Keeper {
             mirrors: BTreeMap::new(),
             targets: BTreeMap::new(),
             mirrors_stale: true,
+            fills: BTreeMap::new(),
+            fills_told: BTreeMap::new(),
         });
     }
 
@@ -264,6 +291,10 @@ impl Keeper {
         let doubtful = s.authority != plan::converge::Authority::Session
             || s.machine.as_ref().is_some_and(|m| m.mirrors.values().any(|f| f.state == Mirror::Filling));
         let look = match rest {
+            // The guest stands still until its old host serves.
+            Rest::Waiting(_) if s.assignment.handed_over_by.is_some() && s.machine.is_none() => {
+                LOOK_FOR_HANDOVER_EVERY
+            }
             // A replica server that dies is to be started again while the owner still waits for it.
             Rest::Idle if !s.served.is_empty() => LOOK_EVERY,
             Rest::Deleted | Rest::Stopped | Rest::Idle | Rest::Stuck(_) => Duration::from_secs(30),
@@ -287,11 +318,10 @@ impl Keeper {
             std::future::pending::<()>().await;
         };
         let sight = async {
-            let changed = match &mut self.sight {
-                Some((_, sight)) => sight.changed().await.is_ok(),
-                None => false,
-            };
-            if !changed {
+            let changes = self.sights.values_mut().map(|sight| Box::pin(sight.changed()));
+            let changes: Vec<_> = changes.collect();
+            // A look that has ended is begun anew by the next look at the guest.
+            if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
                 std::future::pending::<()>().await;
             }
         };
@@ -311,7 +341,7 @@ impl Keeper {
                         running.mirrors_stale = true;
                     }
                     // How it ended is asked of the machine itself.
-                    (Ok(MachineEvent::Gone(_)) | Err(broadcast::error::RecvError::Closed), _)
+                    (Ok(MachineEvent::Gone(_) | MachineEvent::Migration) | Err(broadcast::error::RecvError::Closed), _)
                     | (Ok(MachineEvent::Mirror(_)) | Err(broadcast::error::RecvError::Lagged(_)), None) => {}
                 }
             }
@@ -324,7 +354,9 @@ impl Keeper {
         let Some(end) = self.running.as_ref().and_then(|running| running.machine.ended()) else { return };
         let Some(running) = self.running.take() else { return };
         self.agent.set_machine(&self.guest, None);
-        let asked = self.shutdown_asked_at.take().is_some();
+        let taken_back = self.shutdown_taken_back_at.take();
+        let asked = self.shutdown_asked_at.take().is_some()
+            || taken_back.is_some_and(|at| at.elapsed() < SHUTDOWN_COUNTS_FOR);
         let reason = match (self.ending.take(), end) {
             (Some(why), _) => why,
             (None, MachineEnd::GuestShutdown) if asked => ExitReason::Stopped,
@@ -347,8 +379,8 @@ impl Keeper {
                 self.agent.events.info(model::EventKind::GuestStopped, subject, message);
             }
         }
-        self.exit =
-            Some(model::Exit { boot_generation: label.boot_generation, reason, at: jiff::Timestamp::now() });
+        let exit = model::Exit { boot_generation: label.boot_generation, reason, at: jiff::Timestamp::now() };
+        self.exit = Some(self.exit_before.take().unwrap_or(exit));
     }
 }
 
@@ -380,8 +412,16 @@ impl Concern {
         let revisions = std::iter::once(cache.revision_of(&store::keys::guest(guest)))
             .chain([cache.revision_of(&store::keys::assignment(guest))])
             .chain(disks.iter().map(|disk| cache.revision_of(&store::keys::in_sync(disk.volume))))
+            .chain(
+                disks
+                    .iter()
+                    .map(|disk| cache.revision_of(&store::keys::replica_drop(&agent.me, disk.volume))),
+            )
             .collect();
+        let members =
+            disks.iter().filter_map(|disk| view.in_sync.get(&disk.volume)).flat_map(|set| &set.members);
         let hosts = assignment.iter().flat_map(|a| std::iter::once(&a.host).chain(&a.secondary));
+        let hosts = hosts.chain(members.map(|replica| &replica.host));
         let sessions = hosts.filter_map(|h| Some((h.clone(), view.sessions.get(h)?.boot_id))).collect();
         let report = view.host_reports.get(&agent.me);
         Concern { revisions, sessions, images: report.map(|r| r.images.clone()).unwrap_or_default() }

@@ -7,10 +7,10 @@ use api::PromiseRequest;
 use host::MirrorState;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ExitReason, GuestName, GuestReport, GuestSpec, GuestState, Host, HostName, InSync,
-    Liveness, Pool, VolumeId, VolumeReport, VolumeState,
+    Assignment, BootId, ClusterView, ExitReason, FillProgress, GuestName, GuestReport, GuestSpec, GuestState,
+    Host, HostName, InSync, Liveness, Pool, VolumeId, VolumeReport, VolumeState,
 };
-use plan::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Situation, Step};
+use plan::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Situation, Step, is_to_stop};
 use plan::limits::{
     CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
 };
@@ -24,6 +24,12 @@ use crate::config::REPLICA_PORT;
 /// How long an answer about served exports is believed, as long as the server itself answers.
 const ASKED_GOOD_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How soon a server that does not serve yet is asked again, while a guest waits for it.
+const ASKED_BAD_FOR: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Between two reports of how far a replica is filled: each is a write to the store.
+const FILL_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// The store's records that speak of one guest, at one moment.
 struct Records {
     spec: GuestSpec,
@@ -31,12 +37,21 @@ struct Records {
     in_sync: BTreeMap<VolumeId, InSync>,
     report: Option<GuestReport>,
     secondary: Option<Secondary>,
+    /// The host of the replica that is counted on, if another secondary is assigned.
+    former: Option<Secondary>,
+    dropped: BTreeSet<VolumeId>,
 }
 
-/// The secondary's host, by its records.
+/// The host of a secondary, by its records.
 struct Secondary {
     host: Host,
     liveness: Liveness,
+}
+
+impl Secondary {
+    fn of(view: &ClusterView, name: &HostName) -> Option<Secondary> {
+        Some(Secondary { host: view.hosts.get(name)?.clone(), liveness: view.liveness(name) })
+    }
 }
 
 impl Records {
@@ -58,13 +73,19 @@ impl Records {
             whole(keys::in_sync(disk.volume))?;
         }
         let set_of = |volume| Some((volume, view.in_sync.get(&volume)?.clone()));
-        let secondary = assignment.secondary.as_ref().and_then(|name| {
-            Some(Secondary { host: view.hosts.get(name)?.clone(), liveness: view.liveness(name) })
-        });
+        let in_sync: BTreeMap<VolumeId, InSync> =
+            spec.disks.iter().filter_map(|disk| set_of(disk.volume)).collect();
+        let counted_on = in_sync.values().flat_map(|set| &set.members).map(|replica| &replica.host);
+        let former = counted_on
+            .filter(|host| **host != assignment.host && Some(*host) != assignment.secondary.as_ref())
+            .find_map(|host| Secondary::of(view, host));
+        let told = |volume: &VolumeId| view.drops.contains_key(&(agent.me.clone(), *volume));
         Ok(Some(Records {
-            in_sync: spec.disks.iter().filter_map(|disk| set_of(disk.volume)).collect(),
+            in_sync,
             report: view.guest_reports.get(guest).filter(|r| r.guest_id == spec.id).cloned(),
-            secondary,
+            secondary: assignment.secondary.as_ref().and_then(|name| Secondary::of(view, name)),
+            former,
+            dropped: spec.disks.iter().map(|disk| disk.volume).filter(told).collect(),
             spec,
             assignment,
         }))
@@ -89,7 +110,8 @@ impl Keeper {
             Ok(Some(records)) if Some(records.spec.id) == self.id => records,
             Ok(_) => return Look::Gone,
         };
-        let Records { spec, assignment, mut in_sync, report, secondary } = records;
+        let Records { spec, assignment, mut in_sync, report, secondary, former, dropped } = records;
+        self.learn_of_last_run(report.as_ref(), &assignment);
         if let Some(replica) = &self.maybe_admitted {
             for set in in_sync.values_mut() {
                 set.members.insert(replica.clone());
@@ -97,8 +119,13 @@ impl Keeper {
         }
         let counted_on_others = in_sync.values().any(|set| set.members.len() > 1);
         self.look_at_machine(&spec).await;
+        self.forget_old_shutdown(&spec, &assignment);
         let peer = self.look_at_peer(&spec, &assignment, &in_sync, secondary.as_ref()).await;
-        let authority = self.authority(&assignment, counted_on_others, secondary.as_ref()).await;
+        let former_peer = self.look_at_peer(&spec, &assignment, &in_sync, former.as_ref()).await;
+        self.sights.retain(|host, _| [&peer, &former_peer].into_iter().flatten().any(|p| &p.host == host));
+        // The one that could be promoted is the one that is counted on.
+        let confirms = former.as_ref().or(secondary.as_ref());
+        let authority = self.authority(&assignment, counted_on_others, confirms).await;
         let served = self.look_at_exports(&spec).await;
         let files = spec.disks.iter().map(|d| d.volume).filter(|v| agent.volumes.exists(*v)).collect();
         let (now, instant) = (Timestamp::now(), Instant::now());
@@ -112,7 +139,9 @@ impl Keeper {
             machine: self.machine_facts(),
             files,
             served,
+            dropped,
             peer,
+            former: former_peer,
             authority,
             promised_until: agent.promises.until(spec.id).map(at),
             exit,
@@ -124,14 +153,45 @@ impl Keeper {
         }))
     }
 
+    /// A host that has come to own a guest learns from its last owner's report how the last run ended, until it
+    /// has begun a run of its own.
+    fn learn_of_last_run(&mut self, report: Option<&GuestReport>, assignment: &Assignment) {
+        let ran_here = self.launched_at == Some(assignment.epoch) || self.running.is_some();
+        if assignment.host != self.agent.me || ran_here {
+            return;
+        }
+        if let Some(report) = report.filter(|r| r.host != self.agent.me && r.epoch < assignment.epoch) {
+            self.exit = super::keeper::end_of_last_run(report);
+        }
+    }
+
+    /// A machine that goes on after all, because what it was to stop for was taken back, may yet obey. That is
+    /// remembered for a while; the next stop begins anew.
+    fn forget_old_shutdown(&mut self, spec: &GuestSpec, assignment: &Assignment) {
+        let Some(running) = &self.running else { return };
+        if !is_to_stop(spec, assignment, running.machine.label().boot_generation)
+            && let Some((_, last)) = self.shutdown_asked_at.take()
+        {
+            self.shutdown_taken_back_at = Some(last);
+        }
+    }
+
     /// Whether the last run ended by the guest's own shutdown, and the store's report of the run before it
     /// leaves no other run in doubt.
     fn ended_cleanly(&self, report: Option<&GuestReport>, assignment: &Assignment) -> bool {
-        let Some(report) = report.filter(|r| {
+        let by_this_host = |r: &GuestReport| {
             r.epoch == assignment.epoch && r.host == self.agent.me && r.boot_id == self.agent.boot
-        }) else {
-            return false;
         };
+        // Its last run was the last one of all, and the change of owner compared that very report.
+        let by_who_handed_over = |r: &GuestReport| {
+            self.launched_at != Some(assignment.epoch)
+                && r.epoch.next() == assignment.epoch
+                && assignment
+                    .handed_over_by
+                    .as_ref()
+                    .is_some_and(|old| old.host == r.host && old.boot_id == r.boot_id)
+        };
+        let Some(report) = report.filter(|r| by_this_host(r) || by_who_handed_over(r)) else { return false };
         self.exit.as_ref().is_some_and(|exit| {
             exit.boot_generation == report.boot_generation
                 && matches!(exit.reason, ExitReason::GuestShutdown | ExitReason::Stopped)
@@ -163,7 +223,10 @@ impl Keeper {
         for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
             let state = match running.machine.mirror(disk.volume).await {
                 Ok(MirrorState::Absent) => None,
-                Ok(MirrorState::Filling { .. }) => Some(Mirror::Filling),
+                Ok(MirrorState::Filling { done, total }) => {
+                    running.fills.insert(disk.volume, FillProgress { done, total });
+                    Some(Mirror::Filling)
+                }
                 Ok(MirrorState::Ready) => Some(Mirror::Ready),
                 Ok(MirrorState::Broken(why)) => {
                     tracing::warn!(guest = %self.guest, volume = %disk.volume, why, "a mirror is broken");
@@ -209,14 +272,10 @@ impl Keeper {
         let owns = assignment.host == self.agent.me && spec.is_mirrored();
         let Secondary { host, liveness } = secondary.filter(|_| owns)?;
         let address = SocketAddr::new(host.address, REPLICA_PORT);
-        let fresh = match &self.sight {
-            Some((name, receiver)) => *name != host.name || receiver.has_changed().is_err(),
-            None => true,
-        };
-        if fresh {
-            self.sight = Some((host.name.clone(), self.agent.looks.look(&host.name, address)));
+        if self.sights.get(&host.name).is_none_or(|receiver| receiver.has_changed().is_err()) {
+            self.sights.insert(host.name.clone(), self.agent.looks.look(&host.name, address));
         }
-        let sight = *self.sight.as_mut()?.1.borrow_and_update();
+        let sight = *self.sights.get_mut(&host.name)?.borrow_and_update();
         // While its session is over the boot that is counted on is the one that may still serve.
         let recorded = in_sync.values().find_map(|set| set.members.iter().find(|r| r.host == host.name));
         let boot = match liveness {
@@ -240,16 +299,15 @@ impl Keeper {
         answers: bool,
     ) -> (bool, Instant) {
         let now = Instant::now();
-        let same = self
-            .asked
-            .as_ref()
-            .filter(|a| &a.host == secondary && a.boot == boot && a.epoch == assignment.epoch);
+        let same = self.asked.get(secondary).filter(|a| a.boot == boot && a.epoch == assignment.epoch);
         let last_served = same.map_or(now, |asked| asked.last_served);
-        let good_for = |serves| if serves { ASKED_GOOD_FOR } else { PROBE_EVERY };
+        // A guest that stands still for its handover waits for the answer.
+        let again = if self.running.is_some() { PROBE_EVERY } else { ASKED_BAD_FOR };
+        let good_for = |serves| if serves { ASKED_GOOD_FOR } else { again };
         if let Some(asked) = same.filter(|a| answers && a.at.elapsed() < good_for(a.serves)) {
             let serves = asked.serves;
             let last_served = if serves { now } else { last_served };
-            return (serves, self.note_asked(last_served));
+            return (serves, self.note_asked(secondary, last_served));
         }
         let mut serves = answers;
         for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
@@ -260,13 +318,13 @@ impl Keeper {
             serves = host::replica::ask(address, &export).await.is_ok();
         }
         let last_served = if serves { Instant::now() } else { last_served };
-        let (host, epoch) = (secondary.clone(), assignment.epoch);
-        self.asked = Some(Asked { host, boot, epoch, serves, at: now, last_served });
+        let epoch = assignment.epoch;
+        self.asked.insert(secondary.clone(), Asked { boot, epoch, serves, at: now, last_served });
         (serves, last_served)
     }
 
-    fn note_asked(&mut self, last_served: Instant) -> Instant {
-        if let Some(asked) = &mut self.asked {
+    fn note_asked(&mut self, host: &HostName, last_served: Instant) -> Instant {
+        if let Some(asked) = self.asked.get_mut(host) {
             asked.last_served = last_served;
         }
         last_served
@@ -322,8 +380,11 @@ impl Keeper {
             Some(Rest::Stuck(what)) => Some(what.clone()),
             Some(_) | None => None,
         };
-        self.agent.set_problem(&about, stuck.clone().map(|what| format!("{}: {what}", self.guest)));
-        if s.assignment.host != s.me {
+        let owns = s.assignment.host == s.me;
+        // An owner says in its report what failed.
+        let problem = stuck.clone().or_else(|| self.failure.clone().filter(|_| !owns));
+        self.agent.set_problem(&about, problem.map(|what| format!("{}: {what}", self.guest)));
+        if !owns {
             return;
         }
         let state = self.state(s, step);
@@ -370,12 +431,16 @@ impl Keeper {
             Step::Rest { rest: Rest::Stopped, .. } => GuestState::Stopped,
             Step::Rest { rest: Rest::Stuck(_), .. } => GuestState::Failed,
             Step::Rest { rest: Rest::Stopping, .. } | Step::Shutdown => GuestState::Stopping,
-            Step::End { .. } | Step::DeleteVolumes | Step::Withdraw { .. } => GuestState::Stopping,
-            Step::MakeVolumes { .. } | Step::TakeOver | Step::ClaimAlone | Step::Start { .. } if failing => {
+            Step::End { .. } | Step::DeleteVolumes | Step::DropReplica { .. } | Step::Withdraw { .. } => {
+                GuestState::Stopping
+            }
+            Step::MakeVolumes { .. } | Step::TakeOver { .. } | Step::ClaimAlone | Step::Start { .. }
+                if failing =>
+            {
                 GuestState::Failed
             }
             Step::Rest { rest: Rest::Waiting(_), .. } if failing => GuestState::Failed,
-            Step::MakeVolumes { .. } | Step::TakeOver | Step::ClaimAlone => GuestState::Preparing,
+            Step::MakeVolumes { .. } | Step::TakeOver { .. } | Step::ClaimAlone => GuestState::Preparing,
             Step::Start { .. } => GuestState::Starting,
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
@@ -388,9 +453,12 @@ impl Keeper {
         }
     }
 
-    fn volume_reports(&self, s: &Situation) -> Vec<VolumeReport> {
-        let silent = s.peer.as_ref().is_some_and(|peer| !peer.serves)
-            && self.asked.as_ref().is_some_and(|asked| asked.last_served.elapsed() >= HOLD_SHOWN_AFTER);
+    fn volume_reports(&mut self, s: &Situation) -> Vec<VolumeReport> {
+        let counted_on = s.former.as_ref().or(s.peer.as_ref());
+        let silent = counted_on.is_some_and(|peer| {
+            let asked = self.asked.get(&peer.host);
+            !peer.serves && asked.is_some_and(|asked| asked.last_served.elapsed() >= HOLD_SHOWN_AFTER)
+        });
         let Some(machine) = &s.machine else { return vec![] };
         let state_of = |volume: &VolumeId| match (machine.mirrors.get(volume), s.in_sync.get(volume)) {
             (Some(_), Some(set)) if set.members.len() > 1 && silent => VolumeState::Held,
@@ -398,8 +466,24 @@ impl Keeper {
             (Some(_), _) => VolumeState::Syncing,
             (None, _) => VolumeState::Alone,
         };
-        let disks = s.spec.disks.iter().map(|disk| disk.volume);
-        disks.map(|volume| VolumeReport { volume, state: state_of(&volume) }).collect()
+        let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
+        let report = |volume: VolumeId| {
+            let state = state_of(&volume);
+            let fill = (state == VolumeState::Syncing).then(|| self.fill_to_tell(volume)).flatten();
+            VolumeReport { volume, state, fill }
+        };
+        volumes.into_iter().map(report).collect()
+    }
+
+    /// How far a replica is filled, as it was a few seconds ago at most.
+    fn fill_to_tell(&mut self, volume: VolumeId) -> Option<FillProgress> {
+        let running = self.running.as_mut()?;
+        let now = *running.fills.get(&volume)?;
+        let (at, told) = running.fills_told.entry(volume).or_insert((Instant::now(), now));
+        if at.elapsed() >= FILL_TOLD_EVERY {
+            (*at, *told) = (Instant::now(), now);
+        }
+        Some(*told)
     }
 }
 

@@ -115,6 +115,12 @@ impl Agent {
         machines.values().find(|machine| machine.label().id == guest).cloned()
     }
 
+    /// Every machine that runs here.
+    pub fn machines(&self) -> Vec<Arc<dyn Machine>> {
+        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.values().filter(|machine| machine.ended().is_none()).cloned().collect()
+    }
+
     /// The user that guests run as.
     fn run_as(&self) -> Option<RunAs> {
         RunAs::look_up(&self.config.guest_user)
@@ -219,13 +225,18 @@ impl Agent {
                 .get(name)
                 .is_some_and(|a| a.host == self.me || a.secondary.as_ref() == Some(&self.me))
         };
+        // It holds a replica that is counted on while another is filled, or has one to delete.
+        let part = |volume: VolumeId| {
+            view.in_sync.get(&volume).is_some_and(|set| set.contains_host(&self.me))
+                || view.drops.contains_key(&(self.me.clone(), volume))
+        };
         view.guests
             .values()
             .filter(|spec| view.assignments.contains_key(&spec.name))
             .filter(|spec| {
                 mine(&spec.name)
                     || self.machine_of(spec.id).is_some()
-                    || spec.disks.iter().any(|disk| served.contains(&disk.volume))
+                    || spec.disks.iter().any(|disk| served.contains(&disk.volume) || part(disk.volume))
             })
             .map(|spec| spec.name.clone())
             .collect()
@@ -244,7 +255,8 @@ impl Agent {
         }
     }
 
-    /// Obeys the records that tell this host to delete replicas of guests that are gone.
+    /// Obeys the records that tell this host to delete replicas of guests that are gone. Those of guests that live
+    /// elsewhere are their keepers' business: only a keeper touches its guest's files.
     async fn drop_replicas(&self) {
         let drops: Vec<ReplicaDrop> = {
             let cache = self.state.read();

@@ -63,7 +63,7 @@ impl Keeper {
     pub(super) async fn take(&mut self, s: &Situation, step: Step) -> Result<(), Failure> {
         match step {
             Step::MakeVolumes { volumes } => self.make_volumes(s, &volumes).await,
-            Step::TakeOver => self.take_over(s).await,
+            Step::TakeOver { keep } => self.take_over(s, keep).await,
             Step::ClaimAlone => self.record(s, [self.own_replica()]).await,
             Step::Start { mirror_to } => self.start(s, mirror_to).await,
             Step::Shutdown => self.shut_down().await,
@@ -80,6 +80,7 @@ impl Keeper {
             Step::MakeReplica { volume } => self.make_replica(s, volume).await,
             Step::Serve { volume } => self.serve(s, volume).await,
             Step::Withdraw { volume } => self.withdraw(volume).await,
+            Step::DropReplica { volume } => self.drop_replica(s, volume).await,
             Step::DeleteVolumes => self.delete_volumes(s).await,
             Step::Rest { .. } => Ok(()),
         }
@@ -139,16 +140,20 @@ impl Keeper {
     }
 
     /// After this no connection of the old epoch can write to the replicas, and they are on disk.
-    async fn take_over(&mut self, s: &Situation) -> Result<(), Failure> {
+    async fn take_over(&mut self, s: &Situation, keep: Option<Replica>) -> Result<(), Failure> {
         for disk in &s.spec.disks {
             self.withdraw(disk.volume).await?;
             self.agent.volumes.flush(disk.volume).await?;
         }
-        self.record(s, [self.own_replica()]).await
+        self.record(s, keep.into_iter().chain([self.own_replica()])).await
     }
 
     async fn start(&mut self, s: &Situation, mirror_to: Option<Replica>) -> Result<(), Failure> {
         let config = self.machine_config(s).await?;
+        // The end of an earlier run of the same generation must not be taken for the end of this one.
+        let before = self.exit.clone();
+        self.exit = self.exit.take().filter(|exit| exit.boot_generation != s.spec.boot_generation);
+        self.launched_at = Some(s.assignment.epoch);
         let report = GuestReport {
             guest: self.guest.clone(),
             guest_id: s.spec.id,
@@ -168,7 +173,17 @@ impl Keeper {
         self.reporter.say_now(&self.agent, report).await?;
         self.ending = None;
         self.shutdown_asked_at = None;
-        let machine = self.agent.driver.launch(&config).await?;
+        self.shutdown_taken_back_at = None;
+        let machine = match self.agent.driver.launch(&config).await {
+            Ok(machine) => machine,
+            // One that nobody knew of runs already.
+            Err(error @ HostError::Conflict(_)) => return Err(error.into()),
+            Err(error) => {
+                self.exit = before;
+                return Err(error.into());
+            }
+        };
+        self.exit_before = before;
         self.take_machine(machine, true).await;
         if let Some(replica) = &mirror_to {
             self.attach_same(s, replica).await?;
@@ -177,6 +192,8 @@ impl Keeper {
             return Err(Failure::soon("the host's session ended while the guest was being started"));
         }
         let Some(running) = &mut self.running else { return Err(Failure::soon("the machine is gone")) };
+        // From here on it may have run, whatever QEMU answers.
+        self.exit_before = None;
         running.machine.resume().await?;
         running.resumed = true;
         let message = format!("'{}' started on {} (epoch {})", self.guest, s.me, s.assignment.epoch);
@@ -288,7 +305,8 @@ impl Keeper {
             // Killed, and its end was not noticed: the kill's word is good enough.
             self.agent.set_machine(&self.guest, None);
             let boot_generation = running.machine.label().boot_generation;
-            self.exit = Some(Exit { boot_generation, reason: why, at: jiff::Timestamp::now() });
+            let exit = Exit { boot_generation, reason: why, at: jiff::Timestamp::now() };
+            self.exit = Some(self.exit_before.take().unwrap_or(exit));
         }
         if s.assignment.host != s.me || s.spec.deleting {
             self.remove_taps(s).await;
@@ -312,6 +330,23 @@ impl Keeper {
         let withdrawn = self.agent.replicas.withdraw(volume).await;
         self.agent.forget_exports().await;
         Ok(withdrawn?)
+    }
+
+    /// Deletes a replica that no record counts on and that a record tells to delete; then that record, if the guest
+    /// is still elsewhere.
+    async fn drop_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
+        self.withdraw(volume).await?;
+        self.agent.volumes.delete(volume).await?;
+        self.remove_taps(s).await;
+        let key = keys::replica_drop(&s.me, volume);
+        let outcome = self.agent.state.change(|view, txn| {
+            txn.delete(&key);
+            view.drops.contains_key(&(s.me.clone(), volume))
+        });
+        match outcome.await? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Conflict => Err(Failure::conflict()),
+        }
     }
 
     async fn delete_volumes(&mut self, s: &Situation) -> Result<(), Failure> {

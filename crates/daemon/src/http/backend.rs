@@ -1,5 +1,6 @@
 //! What the HTTP server needs of the rest of the daemon.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use api::{PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::Machine;
 use host::image::store::ImageFiles;
-use model::{GuestId, HostName};
+use model::{GuestId, HostName, HostUsage};
 
 use crate::peer::PeerClient;
 use crate::state::State;
@@ -26,6 +27,14 @@ pub trait Backend: Send + Sync + Debug + 'static {
     fn peers(&self) -> &PeerClient;
     /// For how many milliseconds from now this host will not take the guest over; 0: no promise.
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
+    /// What this host measured of itself and its guests. `None`: nothing yet.
+    fn own_usage(&self) -> Option<HostUsage> {
+        None
+    }
+    /// What each live host measured. Those that do not answer within a second are missing.
+    async fn usages(&self) -> BTreeMap<HostName, HostUsage> {
+        BTreeMap::new()
+    }
     /// How the members of the state store are.
     async fn store_members(&self) -> Vec<StoreMemberView>;
 }

@@ -10,7 +10,7 @@ use store::{Cache, Secret, StoreError, codec, keys};
 
 use super::answer::{Answer, Body, Refused};
 use super::auth::Caller;
-use super::{Shared, commit, token};
+use super::{Shared, commit, planner, token};
 use crate::pki::{self, CertificateAuthority};
 
 /// How long a join token is good.
@@ -25,7 +25,8 @@ pub async fn status(State(backend): State<Shared>) -> Answer<Json<ClusterStatus>
         let cache = backend.state().read();
         (cache.snapshot(), cache.is_connected())
     };
-    let status = ClusterStatus::of(&view, backend.me(), answers, members);
+    let planned = planner::problems(view.clone()).await;
+    let status = ClusterStatus::of(&view, backend.me(), answers, members, planned);
     let unread =
         || Refused::store_unavailable("show the cluster", "this host has not read the cluster's state yet");
     status.map(Json).ok_or_else(unread)

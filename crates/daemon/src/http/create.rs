@@ -10,26 +10,20 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
     AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, Image, JobKind, MacAddress,
-    Network, NetworkName, NicSpec, Pool, PowerWish, Refusal, Seed, VolumeId,
+    Network, NetworkName, NicSpec, Pool, PowerWish, Seed, VolumeId,
 };
 use store::keys;
 use uuid::Uuid;
 
 use super::answer::{Answer, Body, Refused};
 use super::auth::Caller;
-use super::{Shared, commit};
+use super::{Shared, checks, commit, planner};
 
 const MEMORY_DEFAULT: Bytes = Bytes::mib(512);
 const DISK_DEFAULT: Bytes = Bytes::gib(10);
 /// For an image that brings its own kernel and lives in memory, as the tiny guest does.
 const MEMORY_DEFAULT_SMALL: Bytes = Bytes::mib(128);
 const DISK_DEFAULT_SMALL: Bytes = Bytes::mib(64);
-
-/// Less does not get as far as to say why it does not boot.
-const MEMORY_MIN: Bytes = Bytes::mib(32);
-
-/// QEMU's `q35` takes no more under either accelerator.
-const VCPUS_MAX: u32 = 255;
 
 /// Slots for virtio disks that a guest's machine surely has.
 const DISKS_MAX: usize = 16;
@@ -54,12 +48,10 @@ pub async fn create(
     let asked = format!("create the guest '{}'", request.name);
     let job = commit::new_job(JobKind::CreateGuest { guest: request.name.clone() }, &caller);
     let draft = Draft::new(&request, &asked);
+    let planned = draft.guest(&backend.state().view())?;
+    let warnings = planner::admit_new(&backend, &planned, request.force, &asked).await?;
     let view = commit::start_job(&backend, &asked, &job, |cache, txn| {
         let guest = draft.guest(cache.view())?;
-        plan::place::place(cache.view(), &guest).map_err(|none| {
-            let Refusal { why, instead, .. } = none.refusal(&guest);
-            Refused::by_state(&asked, why, instead)
-        })?;
         txn.create(&guest);
         // What it was checked against must still be there.
         for image in guest.disks.iter().filter_map(|disk| disk.image.as_ref()) {
@@ -75,7 +67,7 @@ pub async fn create(
         Ok(())
     })
     .await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    Ok((StatusCode::ACCEPTED, Json(JobView { warnings, ..view })))
 }
 
 /// What stays the same however often the guest is drafted.
@@ -103,8 +95,10 @@ impl<'a> Draft<'a> {
         let image = self.image(view)?;
         let small = image.is_some_and(|image| image.kernel.is_some());
         let memory = request.memory.unwrap_or(if small { MEMORY_DEFAULT_SMALL } else { MEMORY_DEFAULT });
-        self.check_size(memory)?;
+        checks::guest_size(memory, request.vcpus, self.asked)?;
         self.check_seed()?;
+        checks::tags(&request.tags, self.asked)?;
+        checks::number_of_tags(&request.tags, self.asked)?;
         if let Some(host) = request.host.as_ref().filter(|host| !view.hosts.contains_key(*host)) {
             let why = format!("there is no host '{host}'");
             return Err(self.refuse(why, "`kennel host list` shows those that there are"));
@@ -113,7 +107,7 @@ impl<'a> Draft<'a> {
             Some(image) if small => BootFrom::Image(image.name.clone()),
             Some(_) | None => BootFrom::Disk,
         };
-        Ok(GuestSpec {
+        let spec = GuestSpec {
             name: request.name.clone(),
             id: self.id,
             created_at: self.now,
@@ -129,10 +123,12 @@ impl<'a> Draft<'a> {
             stop_timeout_s: STOP_TIMEOUT_S,
             preferred_host: request.host.clone(),
             deleting: false,
-            tags: Default::default(),
-            pinned: false,
-            start_after: Default::default(),
-        })
+            tags: request.tags.clone(),
+            pinned: request.pinned,
+            start_after: request.start_after.clone(),
+        };
+        planner::check_start_order(view, &spec, &spec.start_after, self.asked)?;
+        Ok(spec)
     }
 
     fn check_name(&self, view: &ClusterView) -> Answer<()> {
@@ -152,19 +148,6 @@ impl<'a> Draft<'a> {
                 "`kennel image list` shows those that there are, `kennel image build tiny` makes one";
             self.refuse(format!("there is no image '{name}'"), instead)
         })
-    }
-
-    fn check_size(&self, memory: Bytes) -> Answer<()> {
-        if memory < MEMORY_MIN {
-            let why = format!("{memory} is too little memory for any system");
-            return Err(self.refuse(why, format!("give it {MEMORY_MIN} or more")));
-        }
-        let vcpus = self.request.vcpus;
-        if vcpus == 0 || vcpus > VCPUS_MAX {
-            let why = format!("a guest cannot have {vcpus} CPUs");
-            return Err(self.refuse(why, format!("give it between 1 and {VCPUS_MAX}")));
-        }
-        Ok(())
     }
 
     fn check_seed(&self) -> Answer<()> {

@@ -1,34 +1,52 @@
 //! Wishes about guests that exist, and about jobs: each changes one record and, mostly, enters a job.
 
-use api::{GuestView, JobView};
-use axum::extract::{Path, State};
+use api::{ChangeGuest, GuestView, JobView};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use model::{ClusterView, GuestName, GuestPhase, GuestSpec, JobId, JobKind, PowerWish};
+use serde::Deserialize;
 use store::{Cache, keys};
 
-use super::answer::{Answer, Refused, named};
+use super::answer::{Answer, Body, Refused, named};
 use super::auth::Caller;
-use super::{Shared, commit};
+use super::{Shared, checks, commit, planner};
 
 type Accepted = Answer<(StatusCode, Json<JobView>)>;
 type Caused = Extension<Caller>;
+
+#[derive(Debug, Deserialize)]
+pub struct StartQuery {
+    /// Though the cluster could no longer survive what it promises to.
+    #[serde(default)]
+    force: bool,
+}
 
 pub async fn start(
     State(backend): State<Shared>,
     Extension(caller): Caused,
     Path(name): Path<String>,
+    Query(query): Query<StartQuery>,
 ) -> Accepted {
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("start the guest '{guest}'");
     let kind = JobKind::StartGuest { guest: guest.clone() };
-    wish(&backend, &caller, &asked, &guest, kind, |view, spec| {
+    let stopped = {
+        let view = backend.state().view();
+        view.guests.get(&guest).filter(|spec| spec.power == PowerWish::Stopped && !spec.deleting).cloned()
+    };
+    let warnings = match &stopped {
+        Some(spec) => planner::admit_start(&backend, spec, query.force, &asked).await?,
+        None => Vec::new(),
+    };
+    let (status, Json(view)) = wish(&backend, &caller, &asked, &guest, kind, |view, spec| {
         may_start(&asked, view, spec)?;
         spec.power = PowerWish::Running;
         spec.boot_generation += 1;
         Ok(())
     })
-    .await
+    .await?;
+    Ok((status, Json(JobView { warnings, ..view })))
 }
 
 fn may_start(asked: &str, view: &ClusterView, spec: &GuestSpec) -> Answer<()> {
@@ -140,9 +158,78 @@ async fn wish(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
+/// The longest that a host waits for a guest to shut down.
+const STOP_TIMEOUT_MAX_S: u32 = 3600;
+
+pub async fn change(
+    State(backend): State<Shared>,
+    Path(name): Path<String>,
+    Body(request): Body<ChangeGuest>,
+) -> Answer<Json<GuestView>> {
+    let guest: GuestName = named(&name, "guest")?;
+    let asked = format!("change the guest '{guest}'");
+    if request == ChangeGuest::default() {
+        return Err(Refused::invalid(&asked, "nothing is to be different", "name what shall be"));
+    }
+    let draft = |cache: &Cache| {
+        must_be_whole(cache.view(), &guest, &asked)?;
+        let missing = || Refused::not_found(&asked, "guest", &guest);
+        let mut spec = cache.view().guests.get(&guest).ok_or_else(missing)?.clone();
+        check_change(cache.view(), &spec, &request, &asked)?;
+        apply(&request, &mut spec);
+        checks::guest_size(spec.memory, spec.vcpus, &asked)?;
+        checks::number_of_tags(&spec.tags, &asked)?;
+        let mut txn = cache.txn();
+        txn.put(&spec);
+        commit::built(&mut txn, &asked)
+    };
+    let changed = |view: &ClusterView| {
+        view.guests.get(&guest).is_some_and(|spec| {
+            let mut wanted = spec.clone();
+            apply(&request, &mut wanted);
+            wanted == *spec
+        })
+    };
+    commit::change(&*backend, &asked, draft, changed).await?;
+    let view = backend.state().view();
+    GuestView::find(&view, &guest).map(Json).ok_or_else(|| Refused::not_found(&asked, "guest", &guest))
+}
+
+fn check_change(view: &ClusterView, spec: &GuestSpec, request: &ChangeGuest, asked: &str) -> Answer<()> {
+    if spec.deleting {
+        return Err(Refused::by_state(asked, "it is being deleted", "make another one"));
+    }
+    checks::tags(&request.tags.add, asked)?;
+    if let Some(seconds) = request.stop_timeout_s {
+        checks::in_range(seconds, 0..=STOP_TIMEOUT_MAX_S, &format!("a limit of {seconds} s"), asked)?;
+    }
+    if let Some(after) = &request.start_after {
+        planner::check_start_order(view, spec, after, asked)?;
+    }
+    let size = request.memory.is_some() || request.vcpus.is_some();
+    let off = spec.power == PowerWish::Stopped && GuestView::of(view, spec).phase == GuestPhase::Stopped;
+    if size && !off {
+        let instead = format!("stop it with `kennel guest stop {}` first", spec.name);
+        return Err(Refused::by_state(asked, "its machine cannot change its size while it runs", instead));
+    }
+    Ok(())
+}
+
+fn apply(request: &ChangeGuest, spec: &mut GuestSpec) {
+    let ChangeGuest { priority, tags, pinned, start_after, stop_timeout_s, memory, vcpus } = request.clone();
+    spec.priority = priority.unwrap_or(spec.priority);
+    spec.tags.retain(|tag| !tags.remove.contains(tag));
+    spec.tags.extend(tags.add);
+    spec.pinned = pinned.unwrap_or(spec.pinned);
+    spec.start_after = start_after.unwrap_or_else(|| spec.start_after.clone());
+    spec.stop_timeout_s = stop_timeout_s.unwrap_or(spec.stop_timeout_s);
+    spec.memory = memory.unwrap_or(spec.memory);
+    spec.vcpus = vcpus.unwrap_or(spec.vcpus);
+}
+
 /// Nothing is done to a guest while a record that its host goes by is damaged: a job would wait for it without
 /// end.
-fn must_be_whole(view: &ClusterView, guest: &GuestName, asked: &str) -> Answer<()> {
+pub fn must_be_whole(view: &ClusterView, guest: &GuestName, asked: &str) -> Answer<()> {
     let disks = view.guests.get(guest).into_iter().flat_map(|spec| &spec.disks);
     let in_sync = disks.map(|disk| keys::in_sync(disk.volume));
     let mut records = [keys::guest(guest), keys::assignment(guest)].into_iter().chain(in_sync);

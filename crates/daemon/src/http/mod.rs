@@ -17,17 +17,24 @@
 mod answer;
 mod auth;
 mod backend;
+mod checks;
 mod cluster;
 mod commit;
 mod create;
 mod guests;
+mod hosts;
 mod images;
 mod inside;
 mod lists;
 mod local;
+mod migrate;
 mod networks;
+mod planner;
+mod rules;
 mod server;
+mod settings;
 mod token;
+mod usage;
 mod watch;
 
 #[cfg(test)]
@@ -37,7 +44,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use axum::{Json, Router, middleware};
 
 pub use auth::PeerIdentity;
@@ -65,6 +72,7 @@ pub fn router(backend: Shared) -> Router {
     let hosts = Router::new()
         .route("/v1/image-files/{sha256}", get(images::download))
         .route("/v1/internal/promise", post(inside::promise))
+        .route("/v1/internal/usage", get(usage::of_this_host))
         .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_host));
     open.merge(operator)
         .merge(hosts)
@@ -80,12 +88,26 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/invitations", post(cluster::invite))
         .route("/v1/hosts", get(lists::hosts))
-        .route("/v1/hosts/{name}", get(lists::host))
+        .route("/v1/cluster/settings", patch(settings::change))
+        .route("/v1/hosts/{name}", get(lists::host).patch(hosts::change))
+        .route("/v1/balance", get(planner::balance).post(planner::apply_balance))
+        .route("/v1/capacity", get(planner::capacity))
+        .route("/v1/what-if/host-loss/{name}", get(planner::host_loss))
+        .route("/v1/what-if/add-host", get(planner::add_host))
+        .route("/v1/plan/reboot", get(planner::reboot))
+        .route("/v1/cluster/dump", get(planner::dump))
+        .route("/v1/usage", get(planner::all_usages))
+        .route("/v1/hosts/{name}/duty", post(hosts::duty))
+        .route("/v1/hosts/{name}/usage", get(usage::of_host))
+        .route("/v1/rules", get(rules::list).post(rules::create))
+        .route("/v1/rules/{name}", get(rules::show).put(rules::replace).delete(rules::delete))
         .route("/v1/guests", get(lists::guests).post(create::create))
-        .route("/v1/guests/{name}", get(lists::guest).delete(guests::delete))
+        .route("/v1/guests/{name}", get(lists::guest).patch(guests::change).delete(guests::delete))
         .route("/v1/guests/{name}/start", post(guests::start))
         .route("/v1/guests/{name}/stop", post(guests::stop))
         .route("/v1/guests/{name}/restart", post(guests::restart))
+        .route("/v1/guests/{name}/migrate", post(migrate::migrate))
+        .route("/v1/guests/{name}/why", get(planner::why))
         .route("/v1/guests/{name}/exec", post(inside::exec))
         .route("/v1/guests/{name}/console", get(inside::console))
         .route("/v1/volumes", get(lists::volumes))

@@ -4,5 +4,8 @@ mod access;
 mod fixture;
 mod guests;
 mod machines;
+mod planner;
+mod planning;
 mod resources;
 mod streams;
+mod usage;

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use model::{ClusterView, EventKind, GuestName, JobId, JobReport, JobSpec, JobState, ReplicaDrop};
-use plan::job::{Effect, advance};
+use plan::job::{Effect, RestsOn, advance};
 use store::{Outcome, StoreError, TxnBuilder, keys};
 
 use super::{Leader, as_leader, unless_refused};
+use crate::events::Events;
 
 /// Events kept; the oldest go first.
 const EVENTS_MAX: usize = 10_000;
@@ -32,7 +33,7 @@ impl Leader {
     }
 
     async fn advance_job(&self, since: i64, job: &JobSpec, now: Timestamp) -> Result<(), StoreError> {
-        let mut news: Option<JobReport> = None;
+        let mut news: Option<(JobReport, Vec<Effect>)> = None;
         let outcome = self
             .state
             .change(|view, txn| {
@@ -44,31 +45,27 @@ impl Leader {
                 for effect in &effects {
                     apply(view, txn, effect);
                 }
-                news = Some(report);
+                news = Some((report, effects));
                 true
             })
             .await?;
-        if let (Outcome::Committed { .. }, Some(report)) = (outcome, news) {
-            self.tell_end(job, &report);
+        if let (Outcome::Committed { .. }, Some((report, effects))) = (outcome, news) {
+            self.tell_effects(effects);
+            tell_end(&self.events, job, &report);
         }
         Ok(())
     }
 
-    fn tell_end(&self, job: &JobSpec, report: &JobReport) {
-        let subject = format!("job/{}", job.id);
-        match (report.state, &report.error) {
-            (JobState::Done, _) => {
-                self.events.info(EventKind::JobEnded, subject, format!("{}: done", job.kind));
+    fn tell_effects(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Tell { kind, subject, message } => self.events.info(kind, subject, message),
+                Effect::MarkDeleting { .. }
+                | Effect::Forget { .. }
+                | Effect::Reassign(_)
+                | Effect::Compare(_)
+                | Effect::DropReplica(_) => {}
             }
-            (JobState::Failed | JobState::Cancelled, error) => {
-                let why = error.as_deref().unwrap_or("no reason was recorded");
-                self.events.warning(
-                    EventKind::JobEnded,
-                    subject,
-                    format!("{}: {}: {why}", job.kind, report.state),
-                );
-            }
-            (JobState::Waiting | JobState::Running | JobState::Undoing, _) => {}
         }
     }
 
@@ -100,6 +97,21 @@ impl Leader {
     }
 }
 
+/// Tells people that a job has ended, if it has.
+pub(super) fn tell_end(events: &Events, job: &JobSpec, report: &JobReport) {
+    let subject = format!("job/{}", job.id);
+    match (report.state, &report.error) {
+        (JobState::Done, _) => {
+            events.info(EventKind::JobEnded, subject, format!("{}: done", job.kind));
+        }
+        (JobState::Failed | JobState::Cancelled, error) => {
+            let why = error.as_deref().unwrap_or("no reason was recorded");
+            events.warning(EventKind::JobEnded, subject, format!("{}: {}: {why}", job.kind, report.state));
+        }
+        (JobState::Waiting | JobState::Running | JobState::Undoing, _) => {}
+    }
+}
+
 fn apply(view: &ClusterView, txn: &mut TxnBuilder<'_>, effect: &Effect) {
     match effect {
         Effect::MarkDeleting { guest } => {
@@ -108,6 +120,23 @@ fn apply(view: &ClusterView, txn: &mut TxnBuilder<'_>, effect: &Effect) {
             }
         }
         Effect::Forget { guest } => forget(view, txn, guest),
+        Effect::Reassign(to) => {
+            txn.put(to);
+        }
+        Effect::DropReplica(order) => {
+            txn.put(order);
+        }
+        Effect::Compare(RestsOn::InSync(volume)) => {
+            txn.unchanged(&keys::in_sync(*volume));
+        }
+        Effect::Compare(RestsOn::GuestReport(guest)) => {
+            txn.unchanged(&keys::guest_report(guest));
+        }
+        Effect::Compare(RestsOn::Session(host)) => {
+            txn.unchanged(&keys::session(host)).exists(&keys::session(host));
+        }
+        // Once the rest is written.
+        Effect::Tell { .. } => {}
     }
 }
 

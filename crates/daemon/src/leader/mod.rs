@@ -3,6 +3,7 @@
 //! The leader's record hangs on its session's lease, and every transaction of the leader compares it: a
 //! leader that was replaced without knowing changes nothing.
 
+mod balance;
 mod jobs;
 mod watcher;
 
@@ -15,6 +16,8 @@ use plan::limits::SESSION_TTL;
 use store::{Outcome, StoreError, TxnBuilder, election, keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub use balance::Balancer;
 
 use crate::events::Events;
 use crate::session::Standing;
@@ -36,11 +39,20 @@ pub struct Leader {
     /// The revision at which this daemon's leader record was written; it compares it in all it writes.
     since: Option<i64>,
     watcher: watcher::Watcher,
+    /// `since`, for the balancer.
+    leads: watch::Sender<Option<i64>>,
 }
 
 impl Leader {
     pub fn new(me: HostName, state: State, events: Events, session: watch::Receiver<Standing>) -> Leader {
-        Leader { me, state, events, session, since: None, watcher: watcher::Watcher::default() }
+        let (leads, _) = watch::channel(None);
+        let watcher = watcher::Watcher::default();
+        Leader { me, state, events, session, since: None, watcher, leads }
+    }
+
+    /// The revision of this daemon's leader record, while it leads.
+    pub fn leads(&self) -> watch::Receiver<Option<i64>> {
+        self.leads.subscribe()
     }
 
     /// Leads whenever nobody else does, for ever.
@@ -56,6 +68,7 @@ impl Leader {
                     AFTER_FAILURE
                 }
             };
+            self.leads.send_if_modified(|leads| std::mem::replace(leads, self.since) != self.since);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = self.session.changed() => if changed.is_err() { return },
@@ -103,11 +116,7 @@ impl Leader {
     async fn lead(&mut self, since: i64, standing: Standing) -> Result<Duration, StoreError> {
         let now = Timestamp::now();
         for news in self.watcher.look(self.state.read().view()) {
-            match news.severity {
-                Severity::Info => self.events.info(news.kind, news.subject, news.message),
-                Severity::Warning => self.events.warning(news.kind, news.subject, news.message),
-                Severity::Error => self.events.error(news.kind, news.subject, news.message),
-            }
+            tell(&self.events, news);
         }
         let decision = decide(self.state.read().view(), now, recover_from(standing, now));
         for news in self.watcher.waits(&decision.waiting) {
@@ -144,6 +153,14 @@ impl Leader {
             }
         }
         Ok(())
+    }
+}
+
+fn tell(events: &Events, news: watcher::News) {
+    match news.severity {
+        Severity::Info => events.info(news.kind, news.subject, news.message),
+        Severity::Warning => events.warning(news.kind, news.subject, news.message),
+        Severity::Error => events.error(news.kind, news.subject, news.message),
     }
 }
 

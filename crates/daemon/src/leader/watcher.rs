@@ -73,3 +73,58 @@ impl Watcher {
         news
     }
 }
+
+/// Tells when the promise is broken and when it holds again. Moves and fills break it for a moment by their nature:
+/// what it tells has been so for two looks.
+#[derive(Debug, Default)]
+pub struct PromiseWatch {
+    /// What was seen at the last look.
+    seen: Vec<String>,
+    /// What was told last; nothing is to be told of a promise that has held from the beginning.
+    broken: bool,
+}
+
+impl PromiseWatch {
+    /// News since the last look; `problems` is what of the promise does not hold.
+    pub fn look(&mut self, problems: Vec<String>) -> Option<News> {
+        let lasts = self.seen.is_empty() == problems.is_empty();
+        let broken = !problems.is_empty();
+        self.seen = problems;
+        if !lasts || broken == self.broken {
+            return None;
+        }
+        self.broken = broken;
+        Some(News {
+            severity: if broken { Severity::Warning } else { Severity::Info },
+            kind: EventKind::CapacityChanged,
+            subject: "cluster".into(),
+            message: match self.seen.as_slice() {
+                [] => "the cluster survives again what it is to survive".into(),
+                problems => problems.join("; "),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_promise_is_told_once_it_lasts_and_so_is_its_end() {
+        let mut watch = PromiseWatch::default();
+        let broken = || vec!["the loss of host2 would leave out web1".to_owned()];
+        let mut look = |problems| watch.look(problems).map(|news| (news.severity, news.message));
+        assert_eq!(look(vec![]), None, "it has held from the beginning");
+        assert_eq!(look(broken()), None, "for a moment");
+        assert_eq!(look(vec![]), None);
+        assert_eq!(look(broken()), None);
+        let told = (Severity::Warning, "the loss of host2 would leave out web1".to_owned());
+        assert_eq!(look(broken()), Some(told));
+        assert_eq!(look(broken()), None, "it was told");
+        assert_eq!(look(vec![]), None);
+        let again = "the cluster survives again what it is to survive".to_owned();
+        assert_eq!(look(vec![]), Some((Severity::Info, again)));
+        assert_eq!(look(vec![]), None);
+    }
+}

@@ -1,5 +1,6 @@
 //! A daemon that belongs to a cluster: everything that runs in it, and how it hangs together.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use host::network::Networks;
 use host::qemu::RunAs;
 use host::replica::{ReplicaConfig, StorageDaemon};
 use host::volume::Volumes;
-use model::{GuestId, HostName};
+use model::{GuestId, HostName, HostUsage};
 use plan::limits::PROMISE;
 use store::Store;
 use store::etcd::EtcdStore;
@@ -26,10 +27,11 @@ use crate::config::{Config, Identity, store_client_url};
 use crate::events::Events;
 use crate::http::Backend;
 use crate::images::Images;
-use crate::leader::Leader;
+use crate::leader::{Balancer, Leader};
 use crate::peer::PeerClient;
 use crate::pki::HostIdentity;
 use crate::state::State;
+use crate::usage::Usages;
 use crate::{host_report, http, session};
 
 /// The parts of a running member that others ask.
@@ -38,6 +40,7 @@ pub struct Member {
     pub identity: Mutex<Identity>,
     pub agent: Arc<Agent>,
     pub peers: PeerClient,
+    pub usages: Usages,
     etcd: Arc<EtcdStore>,
     /// Dropping it would end the supervision of this host's etcd.
     store_member: Option<StoreMember>,
@@ -70,11 +73,16 @@ pub async fn start_with(
     let images = Images::new(config.name.clone(), state.clone(), files, peers.clone());
     let (found, accelerator) = watch::channel(host_report::untested());
     let agent = Agent::new(parts(node, &state, &events, &session, &images, &peers, &accelerator)?);
-    let member =
-        Arc::new(Member { identity: Mutex::new(identity), agent: agent.clone(), peers, etcd, store_member });
+    let usages = Usages::new(config.name.clone(), state.clone(), peers.clone());
+    let identity = Mutex::new(identity);
+    let member = Member { identity, agent: agent.clone(), peers, usages: usages.clone(), etcd, store_member };
+    let member = Arc::new(member);
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
     tokio::spawn(agent.clone().run());
-    tokio::spawn(Leader::new(config.name.clone(), state.clone(), events, session).run());
+    tokio::spawn(usages.measure(agent.clone()));
+    let leader = Leader::new(config.name.clone(), state.clone(), events.clone(), session);
+    tokio::spawn(Balancer::new(state.clone(), events, member.usages.clone(), leader.leads()).run());
+    tokio::spawn(leader.run());
     tokio::spawn(images.clone().keep());
     tokio::spawn(Builds::new(config.clone(), state.clone(), images.clone()).keep());
     tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
@@ -192,6 +200,14 @@ impl Backend for Member {
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         let given = self.agent.promises.give(&self.agent.state, request.guest_id, request.epoch, asker);
         if given { u64::try_from(PROMISE.as_millis()).unwrap_or(0) } else { 0 }
+    }
+
+    fn own_usage(&self) -> Option<HostUsage> {
+        self.usages.own()
+    }
+
+    async fn usages(&self) -> BTreeMap<HostName, HostUsage> {
+        self.usages.fresh().await
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {

@@ -34,8 +34,17 @@ impl MachineFiles<'_> {
 /// QEMU's cache of translated code, MiB. Its own default takes up to 1 GiB for each machine.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
+/// Where a machine's guest comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// It boots.
+    Boot,
+    /// It comes from a machine of that type, on another host.
+    Elsewhere { machine_type: &'a str },
+}
+
 /// The arguments of QEMU for this machine.
-pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>) -> Vec<String> {
+pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>, origin: Origin<'_>) -> Vec<String> {
     let mut line = CommandLine::default();
     let label = &config.label;
     line.option("-name", format!("guest={0},process=kennel-{0}", label.guest));
@@ -46,7 +55,7 @@ pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>) -> Vec
     line.option("-display", "none");
     line.option("-msg", "timestamp=on");
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-    processor(&mut line, config);
+    processor(&mut line, config, origin);
     boot(&mut line, &config.boot);
     // A guest that shuts down ends QEMU; one that panics ends it with an error, and is started anew.
     line.option("-action", "reboot=reset,shutdown=poweroff,panic=exit-failure");
@@ -67,6 +76,9 @@ pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>) -> Vec
     line.option("-device", "virtio-rng-pci,rng=rng0");
     line.option("-device", "virtio-balloon-pci,id=balloon0");
     channels(&mut line, files);
+    if let Origin::Elsewhere { .. } = origin {
+        line.option("-incoming", "defer");
+    }
     line.arguments
 }
 
@@ -90,8 +102,14 @@ impl CommandLine {
     }
 }
 
-fn processor(line: &mut CommandLine, config: &MachineConfig) {
-    line.option("-machine", "q35");
+fn processor(line: &mut CommandLine, config: &MachineConfig, origin: Origin<'_>) {
+    line.option(
+        "-machine",
+        match origin {
+            Origin::Boot => "q35",
+            Origin::Elsewhere { machine_type } => machine_type,
+        },
+    );
     match config.accelerator {
         AcceleratorKind::Kvm => {
             line.option("-accel", "kvm");
@@ -224,7 +242,7 @@ mod tests {
     fn line(config: &MachineConfig) -> String {
         let run_dir = Path::new("/run/k/g");
         let files = MachineFiles { run_dir, serial_log: Path::new("/var/k/g/serial,log") };
-        arguments(config, &files).join(" ")
+        arguments(config, &files, Origin::Boot).join(" ")
     }
 
     fn check(config: &MachineConfig, expected: &[&str]) {
@@ -247,6 +265,15 @@ mod tests {
                 "logfile=/var/k/g/serial,,log,logappend=on",
             ],
         );
+    }
+
+    #[test]
+    fn a_machine_for_a_guest_from_elsewhere_is_like_the_one_there() {
+        let files = MachineFiles { run_dir: Path::new("/r"), serial_log: Path::new("/s") };
+        let origin = Origin::Elsewhere { machine_type: "pc-q35-7.2" };
+        let there = arguments(&config(), &files, origin).join(" ");
+        let here = arguments(&config(), &files, Origin::Boot).join(" ");
+        assert_eq!(there, here.replace("-machine q35", "-machine pc-q35-7.2") + " -incoming defer");
     }
 
     #[test]

@@ -12,11 +12,12 @@ use model::GuestId;
 use tokio::process::Child;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::command::{MachineFiles, arguments, escape, qmp_chardev};
+use super::command::{MachineFiles, Origin, arguments, escape, qmp_chardev};
 use super::machine::{MachinePaths, QemuMachine};
 use super::process::{self, ProcessHandle, ProcessId, RunAs};
 use super::qmp::Qmp;
 use super::record::MachineRecord;
+use super::tls::TlsFiles;
 use crate::{BootFiles, HostError, Hypervisor, Machine, MachineConfig};
 
 /// The oldest QEMU that the mirror was tried on.
@@ -43,6 +44,8 @@ pub struct QemuConfig {
     /// The user that QEMU runs as; none: this process's own. That user must be able to reach both
     /// directories, and to read kernels; disks and seeds are given to it.
     pub run_as: Option<RunAs>,
+    /// Certificates for replicas and migrations; none: they go over the network in the clear.
+    pub tls: Option<TlsFiles>,
 }
 
 impl QemuConfig {
@@ -52,6 +55,7 @@ impl QemuConfig {
             state_dir: state_dir.into(),
             binary: PathBuf::from("qemu-system-x86_64"),
             run_as: None,
+            tls: None,
         }
     }
 }
@@ -167,7 +171,11 @@ impl QemuDriver {
     }
 
     /// Starts the process, with its record on disk first.
-    fn start(&self, config: &MachineConfig) -> Result<(Child, MachineRecord, ProcessHandle), HostError> {
+    fn start(
+        &self,
+        config: &MachineConfig,
+        origin: Origin<'_>,
+    ) -> Result<(Child, MachineRecord, ProcessHandle), HostError> {
         self.prepare(config)?;
         let guest = config.label.id;
         let run_dir = self.run_dir(guest);
@@ -175,7 +183,7 @@ impl QemuDriver {
         record.write(&run_dir)?;
         let serial_log = self.serial_log(guest);
         let files = MachineFiles { run_dir: &run_dir, serial_log: &serial_log };
-        let arguments = arguments(config, &files);
+        let arguments = arguments(config, &files, origin);
         let log = self.qemu_log(guest);
         let child = process::spawn(&self.config.binary, &arguments, &log, self.config.run_as, PACKAGE)?;
         let id = child.id().and_then(|pid| ProcessId::of(pid.try_into().ok()?));
@@ -204,7 +212,7 @@ impl QemuDriver {
         let paths = self.paths(guest);
         match self.reach(&process, &paths, guest).await {
             Ok((record, qmp)) => {
-                let machine = QemuMachine::take(record, process, qmp, paths);
+                let machine = QemuMachine::take(record, process, qmp, paths, self.config.tls.clone());
                 if let Err(error) = machine.finish_what_was_begun().await {
                     tracing::warn!(%guest, %error, "a mirror that was being let go of may still be there");
                 }
@@ -251,6 +259,24 @@ impl Hypervisor for QemuDriver {
     }
 
     async fn launch(&self, config: &MachineConfig) -> Result<Arc<dyn Machine>, HostError> {
+        self.launch_from(config, Origin::Boot).await
+    }
+
+    async fn launch_incoming(
+        &self,
+        config: &MachineConfig,
+        machine_type: &str,
+    ) -> Result<Arc<dyn Machine>, HostError> {
+        self.launch_from(config, Origin::Elsewhere { machine_type }).await
+    }
+}
+
+impl QemuDriver {
+    async fn launch_from(
+        &self,
+        config: &MachineConfig,
+        origin: Origin<'_>,
+    ) -> Result<Arc<dyn Machine>, HostError> {
         self.qemu_version().await?;
         let guest = config.label.id;
         let starting = self.starting.lock().await;
@@ -260,14 +286,14 @@ impl Hypervisor for QemuDriver {
                 config.label.guest, running.pid
             )));
         }
-        let (mut child, record, process) = self.start(config)?;
+        let (mut child, record, process) = self.start(config, origin)?;
         drop(starting);
         // Somebody must wait for a child, or it stays as a zombie.
         tokio::spawn(async move { child.wait().await });
         let paths = self.paths(guest);
         let socket = paths.run_dir.join("qmp.sock");
         match Qmp::connect(&socket, LAUNCH_LIMIT, || !process.is_gone()).await {
-            Ok(qmp) => Ok(Arc::new(QemuMachine::take(record, process, qmp, paths))),
+            Ok(qmp) => Ok(Arc::new(QemuMachine::take(record, process, qmp, paths, self.config.tls.clone()))),
             Err(error) => {
                 tracing::debug!(%error, guest = %config.label.guest, "a machine did not start");
                 process.kill(&format!("the machine of '{}'", config.label.guest)).await?;

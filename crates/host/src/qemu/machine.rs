@@ -5,27 +5,34 @@
 //! while QEMU lives, and announces the end. Dropping the machine ends the task and the connection, and leaves
 //! QEMU as it is.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::VolumeId;
+use model::{HostName, VolumeId};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::agent::GuestAgent;
-use super::mirror::Mirror;
+use super::changes::Changes;
+use super::handover::Handover;
+use super::migration::Migration;
+use super::mirror::{Goal, Mirror};
 use super::names::Names;
 use super::process::ProcessHandle;
 use super::qmp::{Qmp, QmpEvent};
 use super::record::MachineRecord;
+use super::resync::{Copy, Resync};
+use super::tls::TlsFiles;
 use crate::{
-    ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MirrorState,
-    RunState,
+    ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MigrationPhase,
+    MigrationSettings, MigrationState, MirrorState, RunState, Tracked,
 };
 
 /// Events that a slow listener may be behind.
@@ -55,6 +62,8 @@ pub(crate) struct QemuMachine {
 impl Drop for QemuMachine {
     fn drop(&mut self) {
         self.supervisor.abort();
+        // Their tasks hold what they are kept in.
+        self.shared.resyncs().clear();
     }
 }
 
@@ -75,11 +84,22 @@ struct Shared {
     events: broadcast::Sender<MachineEvent>,
     end: watch::Sender<Option<MachineEnd>>,
     guest_shut_down: AtomicBool,
+    tls: Option<TlsFiles>,
+    /// Those that this daemon has begun.
+    resyncs: Mutex<BTreeMap<VolumeId, Resync>>,
+    /// How fast mirrors may be filled, bytes per second; those that are not here, as fast as it goes.
+    fill_limits: Mutex<BTreeMap<VolumeId, u64>>,
 }
 
 impl QemuMachine {
     /// Takes charge of a process whose QMP connection is made.
-    pub fn take(record: MachineRecord, process: ProcessHandle, qmp: Qmp, paths: MachinePaths) -> QemuMachine {
+    pub fn take(
+        record: MachineRecord,
+        process: ProcessHandle,
+        qmp: Qmp,
+        paths: MachinePaths,
+        tls: Option<TlsFiles>,
+    ) -> QemuMachine {
         let qmp_events = qmp.events();
         let agent = GuestAgent::new(record.label.guest.clone(), paths.run_dir.join("agent.sock"));
         let shared = Arc::new(Shared {
@@ -91,6 +111,9 @@ impl QemuMachine {
             events: broadcast::channel(EVENT_BACKLOG).0,
             end: watch::channel(None).0,
             guest_shut_down: AtomicBool::new(false),
+            tls,
+            resyncs: Mutex::default(),
+            fill_limits: Mutex::default(),
         });
         let supervisor = tokio::spawn(supervise(Arc::clone(&shared), qmp_events));
         QemuMachine { shared, supervisor }
@@ -112,7 +135,116 @@ impl QemuMachine {
     }
 }
 
+impl QemuMachine {
+    /// For a paused machine: whether it is so because its guest has just come.
+    async fn has_arrived(&self) -> Result<bool, HostError> {
+        let phase = self.migration().await?.phase;
+        Ok(matches!(phase, MigrationPhase::Completed | MigrationPhase::Postcopy))
+    }
+}
+
 impl Shared {
+    fn resyncs(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Resync>> {
+        self.resyncs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill_limits(&self) -> MutexGuard<'_, BTreeMap<VolumeId, u64>> {
+        self.fill_limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a resync that is under way.
+    async fn end_resync(&self, volume: VolumeId) {
+        let resync = self.resyncs().remove(&volume);
+        if let Some(resync) = resync {
+            resync.end().await;
+        }
+    }
+
+    /// All volumes, with how messages call them.
+    fn volumes(&self) -> Vec<(Names, String)> {
+        let guest = &self.record.label.guest;
+        let volumes = self.record.disks.iter();
+        volumes.map(|volume| (Names::of(*volume), format!("volume {volume} of '{guest}'"))).collect()
+    }
+
+    fn migration<'a>(&'a self, qmp: &'a Qmp) -> Migration<'a> {
+        Migration::new(qmp, &self.record.label.guest, self.tls.as_ref())
+    }
+
+    fn handover<'a>(&'a self, qmp: &'a Qmp) -> Handover<'a> {
+        Handover::new(qmp, &self.record.label.guest, self.volumes())
+    }
+
+    /// Mirrors a volume, and begins to send what changed, if that is to be the fill.
+    async fn attach(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        target: SocketAddr,
+        export: &ExportName,
+        fill: Fill,
+    ) -> Result<(), HostError> {
+        let (names, what) = self.names(volume)?;
+        let qmp = self.qmp();
+        let mirror = Mirror::new(&qmp, names, &what);
+        let goal = Goal {
+            target,
+            export,
+            fill,
+            limit: self.fill_limits().get(&volume).copied().unwrap_or(0),
+            tls: self.tls.as_ref(),
+        };
+        if fill != Fill::Changed {
+            return mirror.attach(goal).await.map(drop);
+        }
+        if Changes::new(&qmp, names, &what).tracked().await?.is_none() {
+            return Err(HostError::NotFound(format!(
+                "cannot send {target} only what changed of {what}: nothing was recorded; fill it with everything"
+            )));
+        }
+        // Whoever looks sees it being filled from the moment on at which it is marked as unfilled.
+        let earlier = self.resyncs().insert(volume, Resync::default());
+        match mirror.attach(goal).await {
+            Ok(true) => {}
+            unchanged => {
+                let mut resyncs = self.resyncs();
+                match earlier {
+                    Some(earlier) => drop(resyncs.insert(volume, earlier)),
+                    None => drop(resyncs.remove(&volume)),
+                }
+                return unchanged.map(drop);
+            }
+        }
+        let socket = self.paths.run_dir.join("nbd.sock");
+        let (export, tls) = (export.clone(), self.tls.clone());
+        let copy = Copy { qmp: Arc::clone(&qmp), names, what, socket, target, export, tls };
+        let shared = Arc::clone(self);
+        let limit = self.fill_limits().get(&volume).copied().unwrap_or(0);
+        let resync = Resync::begin(copy, limit, move || shared.tell(MachineEvent::Mirror(volume)));
+        self.resyncs().insert(volume, resync);
+        Ok(())
+    }
+
+    /// What a mirror's job says, and what the resync beside it says.
+    async fn mirror_state(&self, volume: VolumeId) -> Result<MirrorState, HostError> {
+        let (names, what) = self.names(volume)?;
+        let qmp = self.qmp();
+        // In this order: a resync that ends in between shows as still under way.
+        let unfilled = Changes::new(&qmp, names, &what).is_unfilled().await?;
+        let state = Mirror::new(&qmp, names, &what).state().await?;
+        match state {
+            MirrorState::Ready | MirrorState::Filling { .. } if unfilled => {
+                let resync = self.resyncs().get(&volume).map(|resync| resync.progress.state());
+                Ok(resync.unwrap_or_else(|| {
+                    MirrorState::Broken("the resync ended with the daemon that did it".to_owned())
+                }))
+            }
+            state @ (MirrorState::Absent
+            | MirrorState::Filling { .. }
+            | MirrorState::Ready
+            | MirrorState::Broken(_)) => Ok(state),
+        }
+    }
+
     fn qmp(&self) -> Arc<Qmp> {
         Arc::clone(&self.qmp.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -143,6 +275,7 @@ impl Shared {
                     self.tell(MachineEvent::Mirror(*volume));
                 }
             }
+            "MIGRATION" => self.tell(MachineEvent::Migration),
             _ => {}
         }
     }
@@ -151,6 +284,7 @@ impl Shared {
         for volume in &self.record.disks {
             self.tell(MachineEvent::Mirror(*volume));
         }
+        self.tell(MachineEvent::Migration);
     }
 
     fn tell(&self, event: MachineEvent) {
@@ -251,21 +385,57 @@ impl Machine for QemuMachine {
         *self.shared.end.borrow()
     }
 
+    fn pid(&self) -> Option<u32> {
+        self.ended().is_none().then(|| u32::try_from(self.shared.process.id.pid).ok())?
+    }
+
     async fn run_state(&self) -> Result<RunState, HostError> {
         if self.ended().is_some() {
             return Ok(RunState::Ended);
         }
         let status = self.shared.command("query-status", "ask for the state of").await?;
+        let qmp = self.shared.qmp();
         Ok(match status["status"].as_str().unwrap_or_default() {
             "prelaunch" => RunState::Prelaunch,
-            "running" => RunState::Running,
+            "inmigrate" => RunState::Incoming,
             "shutdown" | "guest-panicked" => RunState::Ended,
+            "postmigrate" => RunState::Left,
+            _ if self.shared.handover(&qmp).is_begun().await? => RunState::Left,
+            "running" => RunState::Running,
+            "paused" if self.has_arrived().await? => RunState::Arrived,
             _ => RunState::Paused,
         })
     }
 
     async fn resume(&self) -> Result<(), HostError> {
-        self.shared.command("cont", "let run").await.map(drop)
+        let guest = &self.label().guest;
+        let before = self.run_state().await?;
+        match before {
+            RunState::Left => {
+                return Err(HostError::Conflict(format!(
+                    "cannot let '{guest}' run: it was handed over to another host; end it here"
+                )));
+            }
+            // QEMU would take it for a wish, and let the guest run as soon as it is here.
+            RunState::Incoming => {
+                return Err(HostError::Conflict(format!(
+                    "cannot let '{guest}' run: it has not arrived from its other host yet"
+                )));
+            }
+            RunState::Prelaunch
+            | RunState::Arrived
+            | RunState::Running
+            | RunState::Paused
+            | RunState::Ended => {}
+        }
+        self.shared.command("cont", "let run").await?;
+        let qmp = self.shared.qmp();
+        if before == RunState::Arrived
+            && let Err(error) = self.shared.migration(&qmp).announce().await
+        {
+            tracing::warn!(%error, %guest, "the network is not told where the guest is");
+        }
+        Ok(())
     }
 
     async fn request_shutdown(&self) -> Result<(), HostError> {
@@ -295,18 +465,113 @@ impl Machine for QemuMachine {
         export: &ExportName,
         fill: Fill,
     ) -> Result<(), HostError> {
-        let (names, what) = self.shared.names(volume)?;
-        Mirror::new(&self.shared.qmp(), names, &what).attach(target, export, fill).await
+        self.shared.attach(volume, target, export, fill).await
     }
 
     async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError> {
-        let (names, what) = self.shared.names(volume)?;
-        Mirror::new(&self.shared.qmp(), names, &what).state().await
+        self.shared.mirror_state(volume).await
     }
 
     async fn let_go(&self, volume: VolumeId) -> Result<(), HostError> {
         let (names, what) = self.shared.names(volume)?;
+        self.shared.end_resync(volume).await;
         Mirror::new(&self.shared.qmp(), names, &what).let_go().await
+    }
+
+    async fn limit_fill(&self, volume: VolumeId, bytes_per_second: u64) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        self.shared.fill_limits().insert(volume, bytes_per_second);
+        if let Some(resync) = self.shared.resyncs().get(&volume) {
+            resync.progress.limit(bytes_per_second);
+        }
+        Mirror::new(&self.shared.qmp(), names, &what).limit(bytes_per_second).await
+    }
+
+    async fn track(&self, volume: VolumeId, secondary: &HostName) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Changes::new(&self.shared.qmp(), names, &what).track(secondary, self.shared.tls.as_ref()).await
+    }
+
+    async fn tracked(&self, volume: VolumeId) -> Result<Option<Tracked>, HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Changes::new(&self.shared.qmp(), names, &what).tracked().await
+    }
+
+    async fn settle_changes(&self, volume: VolumeId) -> Result<bool, HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Changes::new(&self.shared.qmp(), names, &what).settle(self.shared.tls.as_ref()).await
+    }
+
+    async fn untrack(&self, volume: VolumeId) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        Changes::new(&self.shared.qmp(), names, &what).untrack().await
+    }
+
+    async fn machine_type(&self) -> Result<String, HostError> {
+        let doing = format!("ask for the machine type of '{}'", self.label().guest);
+        let property = json!({ "path": "/machine", "property": "type" });
+        let answer = self.shared.qmp().execute("qom-get", property).await;
+        let answer = answer.map_err(|error| error.into_host(&doing))?;
+        // As in `pc-q35-10.0-machine`.
+        let name = answer.as_str().and_then(|name| name.strip_suffix("-machine"));
+        name.map(str::to_owned)
+            .ok_or_else(|| HostError::Failed(format!("cannot {doing}: QEMU calls it {answer}")))
+    }
+
+    async fn listen(
+        &self,
+        address: SocketAddr,
+        settings: &MigrationSettings,
+    ) -> Result<SocketAddr, HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.migration(&qmp).listen(address, settings).await
+    }
+
+    async fn migrate(&self, to: SocketAddr, settings: &MigrationSettings) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        if self.shared.handover(&qmp).is_begun().await? {
+            return Err(HostError::Conflict(format!(
+                "cannot move '{}': it was handed over to another host already; end it here",
+                self.label().guest
+            )));
+        }
+        self.shared.migration(&qmp).start(to, settings).await
+    }
+
+    async fn adjust_migration(&self, settings: &MigrationSettings) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.migration(&qmp).adjust(settings).await
+    }
+
+    async fn start_postcopy(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.migration(&qmp).start_postcopy().await
+    }
+
+    async fn migration(&self) -> Result<MigrationState, HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.migration(&qmp).state().await
+    }
+
+    async fn cancel_migration(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        if self.shared.handover(&qmp).is_begun().await? {
+            return Err(HostError::Conflict(format!(
+                "cannot cancel the migration of '{}': it was handed over to its new host already; end it here",
+                self.label().guest
+            )));
+        }
+        self.shared.migration(&qmp).cancel().await
+    }
+
+    async fn check_hand_over(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.handover(&qmp).check().await
+    }
+
+    async fn hand_over(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.handover(&qmp).run().await
     }
 
     async fn serial(&self) -> Result<UnixStream, HostError> {

@@ -32,14 +32,18 @@
 //! The throttle also marks that letting go has begun: whoever adopts the machine goes on from there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::names::Names;
 use super::qmp::{Qmp, QmpError};
+use super::tls::{self, TlsFiles};
+use crate::replica::ReplicaClient;
 use crate::{ExportName, Fill, HostError, MirrorState};
 
 /// For how long the NBD node tries to come back, seconds: ten years. With a short delay QEMU would give up
@@ -90,6 +94,12 @@ struct Job {
     actively_synced: Option<bool>,
 }
 
+impl Job {
+    fn is_ready(&self) -> bool {
+        self.error.is_none() && self.io_status == "ok" && self.ready && self.actively_synced != Some(false)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Node {
     #[serde(rename = "node-name")]
@@ -102,6 +112,18 @@ struct Node {
 struct NodeImage {
     #[serde(rename = "virtual-size")]
     size: u64,
+    filename: PathBuf,
+}
+
+/// What is to be attached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Goal<'a> {
+    pub target: SocketAddr,
+    pub export: &'a ExportName,
+    pub fill: Fill,
+    /// How fast it may be filled, bytes per second; 0: no limit.
+    pub limit: u64,
+    pub tls: Option<&'a TlsFiles>,
 }
 
 /// One volume of one machine.
@@ -118,14 +140,15 @@ impl<'a> Mirror<'a> {
         Self { qmp, names, what }
     }
 
-    /// See [`crate::Machine::attach_mirror`].
-    pub async fn attach(&self, target: SocketAddr, export: &ExportName, fill: Fill) -> Result<(), HostError> {
+    /// See [`crate::Machine::attach_mirror`]. True: it was not there before.
+    pub async fn attach(&self, goal: Goal<'_>) -> Result<bool, HostError> {
+        let Goal { target, export, tls, .. } = goal;
         let doing = format!("mirror {} to {target}", self.what);
         let wanted = address(target, export);
         let nodes = self.nodes(&doing).await?;
         let remote = nodes.iter().find(|node| node.name == self.names.remote());
         match (self.job(&doing).await?, remote) {
-            (Some(_), Some(node)) if node.file == wanted => return Ok(()),
+            (Some(_), Some(node)) if node.file == wanted => return Ok(false),
             (Some(_), node) => {
                 let other = node.map_or("an unknown target", |node| node.file.as_str());
                 return Err(HostError::Conflict(format!(
@@ -136,7 +159,7 @@ impl<'a> Mirror<'a> {
             (None, Some(_)) => self.remove_remote(&doing).await?,
             (None, None) => {}
         }
-        let size = crate::replica::ask(target, export).await?;
+        let size = ReplicaClient::new(tls.cloned()).ask(target, export).await?;
         let local = nodes.iter().find(|node| node.name == self.names.top()).map(|node| node.image.size);
         if local != Some(size) {
             return Err(HostError::Failed(format!(
@@ -144,26 +167,29 @@ impl<'a> Mirror<'a> {
                 local.unwrap_or(0)
             )));
         }
-        self.begin(target, export, fill, &doing).await
+        Changes::new(self.qmp, self.names, self.what).clear_helpers().await?;
+        self.begin(goal, &doing).await?;
+        Ok(true)
     }
 
-    async fn begin(
-        &self,
-        target: SocketAddr,
-        export: &ExportName,
-        fill: Fill,
-        doing: &str,
-    ) -> Result<(), HostError> {
+    async fn begin(&self, goal: Goal<'_>, doing: &str) -> Result<(), HostError> {
+        let Goal { target, export, fill, limit, tls } = goal;
         // The job would punch holes where there are zeroes, but for `discard` here: the secondary keeps its room.
-        let remote = json!({
+        let mut remote = json!({
             "driver": "nbd", "node-name": self.names.remote(), "export": export.as_str(),
             "server": { "type": "inet", "host": target.ip().to_string(), "port": target.port().to_string() },
             "reconnect-delay": RECONNECT_DELAY_S, "open-timeout": OPEN_LIMIT_S, "discard": "ignore",
         });
+        if let Some(files) = tls {
+            remote["tls-creds"] = tls::client_credentials(self.qmp, files).await?.into();
+        }
+        if fill == Fill::Changed {
+            Changes::new(self.qmp, self.names, self.what).mark_unfilled().await?;
+        }
         let job = json!({
             "job-id": self.names.job(), "device": self.names.top(), "target": self.names.remote(),
-            "sync": match fill { Fill::Nothing => "none", Fill::Everything => "full" },
-            "copy-mode": "write-blocking", "on-target-error": "stop", "on-source-error": "report",
+            "sync": match fill { Fill::Nothing | Fill::Changed => "none", Fill::Everything => "full" },
+            "speed": limit, "copy-mode": "write-blocking", "on-target-error": "stop", "on-source-error": "report",
             "auto-finalize": true, "auto-dismiss": true,
         });
         let added = self.qmp.execute_within("blockdev-add", remote, CHANGE_LIMIT).await;
@@ -184,9 +210,11 @@ impl<'a> Mirror<'a> {
         let Some(job) = self.job(&format!("look at the mirror of {}", self.what)).await? else {
             return Ok(MirrorState::Absent);
         };
+        if job.is_ready() {
+            return Ok(MirrorState::Ready);
+        }
         Ok(match (job.error, job.io_status.as_str()) {
             (Some(error), _) => MirrorState::Broken(error),
-            (None, "ok") if job.ready && job.actively_synced != Some(false) => MirrorState::Ready,
             (None, "ok") => MirrorState::Filling { done: job.offset, total: job.len },
             (None, "nospace") => MirrorState::Broken("the secondary has no room left".to_owned()),
             (None, _) => MirrorState::Broken("the secondary answered a write with an error".to_owned()),
@@ -226,6 +254,55 @@ impl<'a> Mirror<'a> {
         }
     }
 
+    /// Whether every write that the guest was told of is on both replicas, and none is under way.
+    pub async fn is_same(&self, doing: &str) -> Result<bool, HostError> {
+        let job = self.job(doing).await?;
+        Ok(job.is_some_and(|job| job.is_ready() && job.offset == job.len))
+    }
+
+    /// Where the mirror leads, as QEMU calls it; none without one.
+    pub async fn remote(&self, doing: &str) -> Result<Option<(SocketAddr, ExportName)>, HostError> {
+        let nodes = self.nodes(doing).await?;
+        Ok(nodes.iter().find(|node| node.name == self.names.remote()).and_then(|node| parse(&node.file)))
+    }
+
+    /// The replica's file on this host, and its size in bytes.
+    pub async fn local(&self, doing: &str) -> Result<(PathBuf, u64), HostError> {
+        let nodes = self.nodes(doing).await?;
+        let found = nodes.into_iter().find(|node| node.name == self.names.file());
+        found.map(|node| (node.image.filename, node.image.size)).ok_or_else(|| {
+            HostError::NotFound(format!("cannot {doing}: its machine has no disk of that name any more"))
+        })
+    }
+
+    /// Brings the disk to rest, but for the odd write, until [`Self::go_on`]. Found at adoption, this counts
+    /// as letting go that was begun.
+    pub async fn rest(&self, doing: &str) -> Result<(), HostError> {
+        self.throttle(THROTTLED, doing).await?;
+        self.settle(doing).await
+    }
+
+    pub async fn go_on(&self, doing: &str) -> Result<(), HostError> {
+        self.throttle(0, doing).await
+    }
+
+    /// Limits what the job copies by itself, bytes per second; 0: no limit.
+    pub async fn limit(&self, bytes_per_second: u64) -> Result<(), HostError> {
+        let speed = json!({ "device": self.names.job(), "speed": bytes_per_second });
+        match self.qmp.execute("block-job-set-speed", speed).await {
+            // Refused: there is no such job.
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+            Err(error @ (QmpError::TimedOut { .. } | QmpError::Closed)) => {
+                Err(error.into_host(&format!("limit the filling of {}", self.what)))
+            }
+        }
+    }
+
+    /// Ends the job of a guest that stands still, and that can write to this disk no more.
+    pub async fn end_at_rest(&self, doing: &str) -> Result<(), HostError> {
+        self.cancel(doing).await
+    }
+
     /// Whether letting go was begun, by this daemon or one before it, and not brought to its end.
     pub async fn is_half_let_go(&self) -> Result<bool, HostError> {
         self.is_throttled(&format!("look at {}", self.what)).await
@@ -237,6 +314,17 @@ impl<'a> Mirror<'a> {
             self.throttle(THROTTLED, doing).await?;
             self.settle(doing).await?;
         }
+        self.cancel(doing).await?;
+        if self.is_throttled(doing).await? {
+            self.throttle(0, doing).await?;
+        }
+        Changes::new(self.qmp, self.names, self.what).clear_helpers().await?;
+        let exists = self.nodes(doing).await?.iter().any(|node| node.name == self.names.remote());
+        if exists { self.remove_remote(doing).await } else { Ok(()) }
+    }
+
+    /// Ends the job, and returns when it is gone.
+    async fn cancel(&self, doing: &str) -> Result<(), HostError> {
         while self.job_within(doing, LET_GO_LIMIT).await?.is_some() {
             let cancel = json!({ "device": self.names.job(), "force": true });
             match self.qmp.execute_within("block-job-cancel", cancel, LET_GO_LIMIT).await {
@@ -247,11 +335,7 @@ impl<'a> Mirror<'a> {
                 }
             }
         }
-        if self.is_throttled(doing).await? {
-            self.throttle(0, doing).await?;
-        }
-        let exists = self.nodes(doing).await?.iter().any(|node| node.name == self.names.remote());
-        if exists { self.remove_remote(doing).await } else { Ok(()) }
+        Ok(())
     }
 
     /// Lets the disk write so many bytes a second; 0: as many as it can.
@@ -318,7 +402,7 @@ impl<'a> Mirror<'a> {
     }
 }
 
-fn understand<T: serde::de::DeserializeOwned>(
+pub(super) fn understand<T: serde::de::DeserializeOwned>(
     answer: Result<Value, QmpError>,
     doing: &str,
 ) -> Result<T, HostError> {
@@ -333,4 +417,28 @@ fn odd(doing: &str, error: &serde_json::Error) -> HostError {
 /// How QEMU calls an NBD node of that server and export. An IPv6 address has no brackets there.
 fn address(target: SocketAddr, export: &ExportName) -> String {
     format!("nbd://{}:{}/{}", target.ip(), target.port(), export.as_str())
+}
+
+/// The other way round.
+fn parse(address: &str) -> Option<(SocketAddr, ExportName)> {
+    let (server, export) = address.strip_prefix("nbd://")?.split_once('/')?;
+    let (host, port) = server.rsplit_once(':')?;
+    let (volume, epoch, boot) = ExportName::parse(export)?;
+    Some((SocketAddr::new(host.parse().ok()?, port.parse().ok()?), ExportName::new(volume, epoch, boot)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_qemu_says_of_a_target_is_understood() {
+        let volume = "0192f0c4-1111-7222-8333-444455556666".parse().unwrap();
+        let boot = "5f0c2b1e-2222-4333-8444-555566667777".parse().unwrap();
+        let export = ExportName::new(volume, model::Epoch(7), boot);
+        for target in ["10.0.0.2:7443", "[fd00::2]:7443"] {
+            let target = target.parse().unwrap();
+            assert_eq!(parse(&address(target, &export)), Some((target, export.clone())));
+        }
+    }
 }

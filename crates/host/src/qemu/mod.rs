@@ -7,7 +7,11 @@
 //! ```text
 //!     driver ── launch, adopt ──► machine ── commands ──► qmp ──► QEMU
 //!       │                            ├── mirror           (how a volume's writes go to a second host)
-//!       ├── command (arguments)      └── agent            (programs inside the guest)
+//!       ├── command (arguments)      │    ├── changes     (records of what a secondary may lack)
+//!       │                            │    └── resync      (sends it that)
+//!       │                            ├── migration        (moving the guest while it runs)
+//!       │                            │    └── handover    (the moment at which it changes its host)
+//!       │                            └── agent            (programs inside the guest)
 //!       ├── record  (the label)
 //!       └── process (pidfds, /proc)
 //! ```
@@ -15,16 +19,22 @@
 //! Nothing here decides whether a guest may run; the agent has settled that before it calls.
 
 mod agent;
+mod changes;
 mod command;
 mod driver;
+mod handover;
 mod machine;
+mod migration;
 mod mirror;
 mod names;
 pub(crate) mod process;
 pub(crate) mod qmp;
 mod record;
+mod resync;
 mod serial_log;
+pub(crate) mod tls;
 
 pub(crate) use command::qmp_chardev;
 pub use driver::{QemuConfig, QemuDriver};
 pub use process::RunAs;
+pub use tls::TlsFiles;

@@ -10,6 +10,8 @@
 //!     filter   top-…       where the mirror is attached
 //!     format   fmt-…       where dirty bitmaps belong
 //!     file     file-…      the replica's raw file
+//!
+//!     device ──► void-…    once the guest has been handed over to another host
 //! ```
 
 use model::VolumeId;
@@ -52,6 +54,16 @@ impl Names {
     /// The node that stands for the secondary replica.
     pub fn remote(self) -> String {
         format!("nbd-{}", self.short())
+    }
+
+    /// What stands in the place of the disk once the guest has been handed over.
+    pub fn void(self) -> String {
+        format!("void-{}", self.short())
+    }
+
+    /// The export through which recorded changes are read.
+    pub fn export(self) -> String {
+        format!("changes-{}", self.short())
     }
 
     /// The mirror job.

@@ -8,12 +8,17 @@
 //! the storage daemon, and is lost when the host goes down before a flush (rule 6 of the design: a secondary
 //! counts only in the boot in which it acknowledged). [`ReplicaServer::withdraw`] flushes.
 //!
+//! With certificates ([`TlsFiles`]) the server demands TLS and a certificate of the same authority from every
+//! client. It reads them when it starts. One that was started without them, or with them, when it should be
+//! the other way round, is ended and started anew.
+//!
 //! When the storage daemon dies, the primaries hold their guests' writes. It is started anew at the next
 //! call, serving nothing; once the caller has asked for the same exports again, the primaries reconnect and
 //! go on by themselves. An export's name holds epoch and boot, so a primary of an older epoch finds no export
 //! of its name any more, and goes on holding.
 
-mod nbd;
+mod client;
+pub(crate) mod nbd;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,11 +32,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-pub use nbd::{ask, probe};
+pub(crate) use client::Replica;
+pub use client::{ReplicaClient, ask, probe};
 
-use crate::qemu::RunAs;
 use crate::qemu::process::{self, ProcessHandle, ProcessId};
 use crate::qemu::qmp::{Qmp, QmpError};
+use crate::qemu::tls;
+use crate::qemu::{RunAs, TlsFiles};
 use crate::{ExportName, HostError, ReplicaServer};
 
 const PACKAGE: &str = "qemu-utils";
@@ -59,11 +66,19 @@ pub struct ReplicaConfig {
     pub binary: PathBuf,
     /// The user that the storage daemon runs as; replicas are given to it. None: this process's own.
     pub run_as: Option<RunAs>,
+    /// Clients must show a certificate of the same authority; none: anybody is let in, in the clear.
+    pub tls: Option<TlsFiles>,
 }
 
 impl ReplicaConfig {
     pub fn new(run_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
-        Self { run_dir: run_dir.into(), listen, binary: PathBuf::from("qemu-storage-daemon"), run_as: None }
+        Self {
+            run_dir: run_dir.into(),
+            listen,
+            binary: PathBuf::from("qemu-storage-daemon"),
+            run_as: None,
+            tls: None,
+        }
     }
 }
 
@@ -183,7 +198,12 @@ impl StorageDaemon {
 
     fn server_option(&self) -> String {
         let listen = self.config.listen;
-        format!("addr.type=inet,addr.host={},addr.port={},max-connections=0", listen.ip(), listen.port())
+        let (host, port) = (listen.ip(), listen.port());
+        let credentials = match &self.config.tls {
+            Some(files) => format!(",tls-creds={}", tls::server_object(files).1),
+            None => String::new(),
+        };
+        format!("addr.type=inet,addr.host={host},addr.port={port},max-connections=0{credentials}")
     }
 
     async fn start(&self) -> Result<Running, HostError> {
@@ -194,8 +214,12 @@ impl StorageDaemon {
         process::give_to(&folder, self.config.run_as)?;
         let chardev = self.chardev();
         let server = self.server_option();
-        let arguments =
-            ["--chardev", &chardev, "--monitor", "chardev=qmp", "--nbd-server", &server].map(str::to_owned);
+        let mut arguments = Vec::new();
+        if let Some(files) = &self.config.tls {
+            arguments.extend(["--object".to_owned(), tls::server_object(files).0]);
+        }
+        let rest = ["--chardev", &chardev, "--monitor", "chardev=qmp", "--nbd-server", &server];
+        arguments.extend(rest.map(str::to_owned));
         let log = folder.join("storage-daemon.log");
         // The log of an earlier one is of no use, and would grow.
         drop(std::fs::remove_file(&log));
@@ -363,6 +387,18 @@ impl ReplicaServer for StorageDaemon {
         // What it held before is of no more interest: its new writer fills it.
         self.lost_writes().remove(&volume);
         self.serve_new(qmp, volume, export, &path).await
+    }
+
+    async fn flush(&self, volume: VolumeId) -> Result<(), HostError> {
+        let mut slot = self.running.lock().await;
+        self.ensure(&mut slot).await?;
+        let Some(running) = slot.as_ref() else { return Ok(()) };
+        let Some(path) = query_nodes(&running.qmp).await?.remove(&file_node(volume)) else { return Ok(()) };
+        // A flush may take long, and nobody else need wait for it.
+        drop(slot);
+        flush(path).await.inspect_err(|error| {
+            self.lost_writes().insert(volume, error.clone());
+        })
     }
 
     async fn withdraw(&self, volume: VolumeId) -> Result<(), HostError> {

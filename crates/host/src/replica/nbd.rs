@@ -1,18 +1,20 @@
-//! Asks a replica server what it serves, as far as NBD's handshake goes (doc/proto.md of
-//! NetworkBlockDevice/nbd). QEMU itself asks the same again when a mirror is attached; but it does so in its
-//! main loop, where a server that does not answer would stop the guest.
+//! The client's side of the NBD protocol (doc/proto.md of NetworkBlockDevice/nbd), as much of it as is needed:
+//! asking what an export is like, writing to one, flushing it, and reading a dirty bitmap of QEMU's.
+//!
+//! The server speaks first. The client may ask for TLS then, and must when the server demands it; it picks an
+//! export, and from there on sends requests. Nothing here has a time limit; callers set theirs.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use crate::{ExportName, HostError};
-
-/// How long a server may take to say what it has. On a cluster's own network this takes a millisecond.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 const MAGIC: &[u8; 8] = b"NBDMAGIC";
 const OPTION_MAGIC: &[u8; 8] = b"IHAVEOPT";
@@ -23,125 +25,322 @@ const FIXED_NEWSTYLE: u16 = 1;
 const CLIENT_FLAGS: u32 = 3;
 
 const OPTION_ABORT: u32 = 2;
+const OPTION_START_TLS: u32 = 5;
 const OPTION_INFO: u32 = 6;
+const OPTION_GO: u32 = 7;
+const OPTION_STRUCTURED_REPLY: u32 = 8;
+const OPTION_SET_META_CONTEXT: u32 = 10;
 
 const REPLY_ACK: u32 = 1;
 const REPLY_INFO: u32 = 3;
+const REPLY_META_CONTEXT: u32 = 4;
 /// Replies from here on are errors.
 const REPLY_ERROR: u32 = 1 << 31;
+const REPLY_TLS_REQUIRED: u32 = REPLY_ERROR + 5;
 const REPLY_UNKNOWN_EXPORT: u32 = REPLY_ERROR + 6;
 
 /// The kind of information that holds an export's size.
 const INFO_EXPORT: u16 = 0;
 
-/// What a server may put into one reply; it sends some tens of bytes.
-const REPLY_MAX: u32 = 64 << 10;
+/// What a server may put into one reply; it sends some tens of bytes, or a list of extents.
+const REPLY_MAX: u32 = 8 << 20;
 
-/// Whether a replica server answers there. Never takes longer than a second.
-pub async fn probe(server: SocketAddr) -> bool {
-    matches!(tokio::time::timeout(ANSWER_LIMIT, greet(server)).await, Ok(Ok(_)))
+const REQUEST_MAGIC: u32 = 0x2560_9513;
+const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+const CHUNK_MAGIC: u32 = 0x668e_33ef;
+
+const COMMAND_WRITE: u16 = 1;
+const COMMAND_FLUSH: u16 = 3;
+const COMMAND_BLOCK_STATUS: u16 = 7;
+
+/// Chunks of a structured reply: the last one says so in its flags.
+const CHUNK_DONE: u16 = 1;
+const CHUNK_BLOCK_STATUS: u16 = 5;
+const CHUNK_ERROR: u16 = 1 << 15;
+
+/// For error numbers that are none.
+const EIO: i32 = 5;
+
+/// In QEMU's context `qemu:dirty-bitmap:…`: these bytes are dirty.
+const STATE_DIRTY: u32 = 1;
+
+/// As much as one request for block status may ask about; a multiple of every granularity.
+const STATUS_MAX: u64 = 1 << 31;
+
+/// Requests that may be unanswered; QEMU's server works on 16 of one client at a time.
+const WINDOW: usize = 8;
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A connection that is still choosing an export.
+pub(crate) struct Handshake {
+    stream: Box<dyn Stream>,
 }
 
-/// The size of an export in bytes. Not found: the server answers, and does not serve that export.
-pub async fn ask(server: SocketAddr, export: &ExportName) -> Result<u64, HostError> {
-    let asked = async {
-        let mut stream = greet(server).await?;
-        let size = ask_size(&mut stream, export).await?;
-        // Courtesy: the server would otherwise log a client that went away.
-        let abort = option(OPTION_ABORT, &[]);
-        stream.write_all(&abort).await?;
-        Ok::<_, io::Error>(size)
-    };
-    match tokio::time::timeout(ANSWER_LIMIT, asked).await {
-        Ok(Ok(Some(size))) => Ok(size),
-        Ok(Ok(None)) => Err(HostError::NotFound(format!(
-            "the replica server at {server} does not serve {}; serve it there first",
-            export.as_str()
-        ))),
-        Ok(Err(error)) => {
-            Err(HostError::Failed(format!("the replica server at {server} cannot be reached: {error}")))
+/// Where a server is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Server<'a> {
+    Tcp(SocketAddr),
+    Unix(&'a Path),
+}
+
+impl Handshake {
+    /// Connects and hears the server's greeting, no further.
+    pub async fn begin(server: Server<'_>) -> io::Result<Handshake> {
+        let mut stream: Box<dyn Stream> = match server {
+            Server::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Server::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        };
+        let mut greeting = [0; 18];
+        stream.read_exact(&mut greeting).await?;
+        let flags = u16::from_be_bytes([greeting[16], greeting[17]]);
+        if &greeting[..8] != MAGIC || &greeting[8..16] != OPTION_MAGIC || flags & FIXED_NEWSTYLE == 0 {
+            return Err(odd("it is no NBD server"));
         }
-        Err(_) => Err(HostError::TimedOut(format!(
-            "the replica server at {server} does not answer within {} s",
-            ANSWER_LIMIT.as_secs()
-        ))),
+        stream.write_u32(CLIENT_FLAGS).await?;
+        Ok(Handshake { stream })
     }
-}
 
-async fn greet(server: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(server).await?;
-    stream.set_nodelay(true)?;
-    let mut greeting = [0; 18];
-    stream.read_exact(&mut greeting).await?;
-    let flags = u16::from_be_bytes([greeting[16], greeting[17]]);
-    if &greeting[..8] != MAGIC || &greeting[8..16] != OPTION_MAGIC || flags & FIXED_NEWSTYLE == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no NBD server"));
+    /// Goes on encrypted. The server's certificate must be for that address.
+    pub async fn start_tls(mut self, server: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Handshake> {
+        self.send(OPTION_START_TLS, &[]).await?;
+        match self.reply().await? {
+            (REPLY_ACK, _) => {}
+            (kind, data) => return Err(refused(kind, &data)),
+        }
+        let name = ServerName::IpAddress(server.ip().into());
+        let stream = TlsConnector::from(config).connect(name, self.stream).await?;
+        Ok(Handshake { stream: Box::new(stream) })
     }
-    stream.write_u32(CLIENT_FLAGS).await?;
-    Ok(stream)
-}
 
-fn option(kind: u32, data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    [OPTION_MAGIC.as_slice(), &kind.to_be_bytes(), &length.to_be_bytes(), data].concat()
-}
+    /// The size of an export in bytes. None: there is no such export.
+    pub async fn size_of(&mut self, export: &str) -> io::Result<Option<u64>> {
+        self.pick(OPTION_INFO, export).await
+    }
 
-/// None: there is no such export.
-async fn ask_size(stream: &mut TcpStream, export: &ExportName) -> io::Result<Option<u64>> {
-    let name = export.as_str().as_bytes();
-    let length = u32::try_from(name.len()).map_err(io::Error::other)?;
-    // After the name, the number of kinds of information asked for: none beyond the size, which always comes.
-    let data = [&length.to_be_bytes(), name, &[0, 0]].concat();
-    stream.write_all(&option(OPTION_INFO, &data)).await?;
-    let mut size = None;
-    loop {
-        let (kind, data) = read_reply(stream).await?;
-        match kind {
-            REPLY_ACK => return Ok(size),
-            REPLY_UNKNOWN_EXPORT => return Ok(None),
-            REPLY_INFO => {
-                if let [a, b, rest @ ..] = data.as_slice()
-                    && u16::from_be_bytes([*a, *b]) == INFO_EXPORT
-                    && let Some(bytes) = rest.first_chunk::<8>()
-                {
-                    size = Some(u64::from_be_bytes(*bytes));
+    /// Courtesy: the server would otherwise log a client that went away.
+    pub async fn abort(mut self) -> io::Result<()> {
+        self.send(OPTION_ABORT, &[]).await
+    }
+
+    /// Begins to use an export. None: there is no such export.
+    pub async fn open(mut self, export: &str) -> io::Result<Option<Connection>> {
+        let size = self.pick(OPTION_GO, export).await?;
+        Ok(size.map(|size| Connection { stream: self.stream, size }))
+    }
+
+    /// Reads which ranges of an export are set in a dirty bitmap that is exported with it.
+    pub async fn dirty(mut self, export: &str, bitmap: &str) -> io::Result<Vec<Range<u64>>> {
+        self.send(OPTION_STRUCTURED_REPLY, &[]).await?;
+        match self.reply().await? {
+            (REPLY_ACK, _) => {}
+            (kind, data) => return Err(refused(kind, &data)),
+        }
+        let context = format!("qemu:dirty-bitmap:{bitmap}");
+        let one = 1_u32.to_be_bytes().to_vec();
+        let data = [text(export)?, one, text(&context)?].concat();
+        self.send(OPTION_SET_META_CONTEXT, &data).await?;
+        let mut found = false;
+        loop {
+            match self.reply().await? {
+                (REPLY_META_CONTEXT, _) => found = true,
+                (REPLY_ACK, _) if found => break,
+                (REPLY_ACK, _) => return Err(odd("it does not offer that bitmap")),
+                (kind, data) => return Err(refused(kind, &data)),
+            }
+        }
+        match self.open(export).await? {
+            Some(mut connection) => connection.dirty().await,
+            None => Err(odd("it does not serve that export")),
+        }
+    }
+
+    async fn pick(&mut self, kind: u32, export: &str) -> io::Result<Option<u64>> {
+        // After the name, the number of kinds of information asked for: none beyond the size, which always comes.
+        let data = [text(export)?, vec![0, 0]].concat();
+        self.send(kind, &data).await?;
+        let mut size = None;
+        loop {
+            let (kind, data) = self.reply().await?;
+            match kind {
+                REPLY_ACK => return Ok(size),
+                REPLY_UNKNOWN_EXPORT => return Ok(None),
+                REPLY_INFO => {
+                    if let [a, b, rest @ ..] = data.as_slice()
+                        && u16::from_be_bytes([*a, *b]) == INFO_EXPORT
+                        && let Some(bytes) = rest.first_chunk::<8>()
+                    {
+                        size = Some(u64::from_be_bytes(*bytes));
+                    }
                 }
+                error if error >= REPLY_ERROR => return Err(refused(error, &data)),
+                _ => {}
             }
-            error if error >= REPLY_ERROR => {
-                let said = String::from_utf8_lossy(&data).into_owned();
-                return Err(io::Error::other(format!("it refuses with error {error:#x}: {said}")));
+        }
+    }
+
+    async fn send(&mut self, kind: u32, data: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(data.len()).map_err(io::Error::other)?;
+        let option = [OPTION_MAGIC.as_slice(), &kind.to_be_bytes(), &length.to_be_bytes(), data].concat();
+        self.stream.write_all(&option).await?;
+        self.stream.flush().await
+    }
+
+    async fn reply(&mut self) -> io::Result<(u32, Vec<u8>)> {
+        if self.stream.read_u64().await? != REPLY_MAGIC {
+            return Err(odd("its reply is not NBD"));
+        }
+        let _option = self.stream.read_u32().await?;
+        let kind = self.stream.read_u32().await?;
+        let length = self.stream.read_u32().await?;
+        Ok((kind, read_data(&mut self.stream, length).await?))
+    }
+}
+
+/// A connection to one export.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    /// Bytes.
+    size: u64,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Connection").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Writes pieces, each with its offset, and returns when the server has all of them.
+    pub async fn write(&mut self, pieces: &[(u64, Vec<u8>)]) -> io::Result<()> {
+        for window in pieces.chunks(WINDOW) {
+            for (offset, data) in window {
+                let length = u32::try_from(data.len()).map_err(io::Error::other)?;
+                self.request(COMMAND_WRITE, *offset, length).await?;
+                self.stream.write_all(data).await?;
             }
-            _ => {}
+            self.stream.flush().await?;
+            for _ in window {
+                self.simple_reply().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when everything that the server has ever been given for this export is on its disk.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.request(COMMAND_FLUSH, 0, 0).await?;
+        self.stream.flush().await?;
+        self.simple_reply().await
+    }
+
+    async fn dirty(&mut self) -> io::Result<Vec<Range<u64>>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut at = 0;
+        while at < self.size {
+            let length = (self.size - at).min(STATUS_MAX);
+            self.request(COMMAND_BLOCK_STATUS, at, u32::try_from(length).map_err(io::Error::other)?).await?;
+            self.stream.flush().await?;
+            let before = at;
+            for (length, flags) in self.block_status().await? {
+                let end = at.saturating_add(u64::from(length)).min(self.size);
+                if flags & STATE_DIRTY != 0 {
+                    match ranges.last_mut() {
+                        Some(last) if last.end == at => last.end = end,
+                        Some(_) | None => ranges.push(at..end),
+                    }
+                }
+                at = end;
+            }
+            if at == before {
+                return Err(odd("it tells nothing about a part of the bitmap"));
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Lengths and flags, in order.
+    async fn block_status(&mut self) -> io::Result<Vec<(u32, u32)>> {
+        let mut extents = Vec::new();
+        loop {
+            if self.stream.read_u32().await? != CHUNK_MAGIC {
+                return Err(odd("its reply is not structured"));
+            }
+            let flags = self.stream.read_u16().await?;
+            let kind = self.stream.read_u16().await?;
+            let _cookie = self.stream.read_u64().await?;
+            let length = self.stream.read_u32().await?;
+            let data = read_data(&mut self.stream, length).await?;
+            if kind & CHUNK_ERROR != 0 {
+                return Err(odd("it cannot read the bitmap"));
+            }
+            if kind == CHUNK_BLOCK_STATUS {
+                // The first four bytes are the context's number; there is one context.
+                let words: Vec<u32> =
+                    data.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word)).collect();
+                let pairs = words.get(1..).unwrap_or_default().as_chunks::<2>().0;
+                extents.extend(pairs.iter().map(|[length, flags]| (*length, *flags)));
+            }
+            if flags & CHUNK_DONE != 0 {
+                return Ok(extents);
+            }
+        }
+    }
+
+    async fn request(&mut self, command: u16, offset: u64, length: u32) -> io::Result<()> {
+        let mut request = Vec::with_capacity(28);
+        request.extend(REQUEST_MAGIC.to_be_bytes());
+        request.extend([0; 2]);
+        request.extend(command.to_be_bytes());
+        // The cookie: replies are counted, not matched.
+        request.extend([0; 8]);
+        request.extend(offset.to_be_bytes());
+        request.extend(length.to_be_bytes());
+        self.stream.write_all(&request).await
+    }
+
+    async fn simple_reply(&mut self) -> io::Result<()> {
+        if self.stream.read_u32().await? != SIMPLE_REPLY_MAGIC {
+            return Err(odd("its reply is not NBD"));
+        }
+        let error = self.stream.read_u32().await?;
+        let _cookie = self.stream.read_u64().await?;
+        match error {
+            0 => Ok(()),
+            // NBD's numbers are Linux's.
+            number => Err(io::Error::from_raw_os_error(number.try_into().unwrap_or(EIO))),
         }
     }
 }
 
-async fn read_reply(stream: &mut TcpStream) -> io::Result<(u32, Vec<u8>)> {
-    let odd = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-    if stream.read_u64().await? != REPLY_MAGIC {
-        return Err(odd("its reply is not NBD"));
+fn odd(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn refused(kind: u32, data: &[u8]) -> io::Error {
+    let said = String::from_utf8_lossy(data).into_owned();
+    match kind {
+        REPLY_TLS_REQUIRED => io::Error::other("it demands TLS, and this side has no certificates"),
+        kind => io::Error::other(format!("it refuses with error {kind:#x}: {said}")),
     }
-    let _option = stream.read_u32().await?;
-    let kind = stream.read_u32().await?;
-    let length = stream.read_u32().await?;
+}
+
+/// A string with its length before it.
+fn text(text: &str) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+    Ok([&length.to_be_bytes(), text.as_bytes()].concat())
+}
+
+async fn read_data(stream: &mut Box<dyn Stream>, length: u32) -> io::Result<Vec<u8>> {
     if length > REPLY_MAX {
         return Err(odd("its reply is too long"));
     }
     let mut data = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     stream.read_exact(&mut data).await?;
-    Ok((kind, data))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_does_not_answer_is_no_server() {
-        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        assert!(!probe(silent.local_addr().unwrap()).await, "it accepts, and says nothing");
-        let gone = silent.local_addr().unwrap();
-        drop(silent);
-        assert!(!probe(gone).await, "it refuses");
-    }
+    Ok(data)
 }

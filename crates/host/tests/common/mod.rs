@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::qemu::{QemuConfig, QemuDriver, RunAs};
+use host::qemu::{QemuConfig, QemuDriver, RunAs, TlsFiles};
 use host::replica::{ReplicaConfig, StorageDaemon};
 use host::{
     BootFiles, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel, MirrorState,
@@ -26,12 +26,37 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A guest that shuts down as soon as it boots: `mov $0x604,%dx; mov $0x2000,%ax; out %ax,%dx; hlt`.
 const QUITTER: &[u8] = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4];
 
+/// A guest that fills its memory from 64 to 576 KiB with numbers:
+///
+/// ```text
+///     cld; xor %ax,%ax
+/// 1:  mov $0x1000,%bx
+/// 2:  mov %bx,%es; xor %di,%di; mov $0x8000,%cx; inc %ax; rep stosw
+///     add $0x1000,%bx; cmp $0x9000,%bx; jb 2b; jmp 1b
+/// ```
+#[rustfmt::skip]
+const DIRTIER: &[u8] = &[
+    0xfc, 0x31, 0xc0, 0xbb, 0x00, 0x10, 0x8e, 0xc3, 0x31, 0xff, 0xb9, 0x00, 0x80, 0x40, 0xf3, 0xab,
+    0x81, 0xc3, 0x00, 0x10, 0x81, 0xfb, 0x00, 0x90, 0x72, 0xec, 0xeb, 0xe7,
+];
+
+/// Each record up to the last acknowledged one is there, or the one that took its place.
+pub fn check_records(disk: &[u8], last: u32, replica: &str) {
+    let rounds = u32::try_from(writer::RECORDS).unwrap();
+    for n in last.saturating_sub(rounds - 2).max(1)..=last {
+        let found = writer::record(disk, n);
+        assert!(found == n || found == n + rounds, "{replica}: record {n} of {last} is {found}");
+    }
+}
+
 /// One folder with everything in it. Whatever still runs out of it is ended with it.
 pub struct Bench {
     folder: tempfile::TempDir,
     pub guest: GuestId,
     pub volume: VolumeId,
     listen: SocketAddr,
+    /// For everything that goes between the hosts.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Bench {
@@ -42,8 +67,13 @@ impl Bench {
         std::fs::set_permissions(folder.path(), everybody).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = free.local_addr().unwrap();
-        let bench =
-            Bench { folder, guest: GuestId(Uuid::now_v7()), volume: VolumeId(Uuid::now_v7()), listen };
+        let bench = Bench {
+            folder,
+            guest: GuestId(Uuid::now_v7()),
+            volume: VolumeId(Uuid::now_v7()),
+            listen,
+            tls: None,
+        };
         let mut quitter = vec![0; writer::DISK];
         quitter[..QUITTER.len()].copy_from_slice(QUITTER);
         quitter[510..512].copy_from_slice(&[0x55, 0xaa]);
@@ -58,11 +88,25 @@ impl Bench {
     }
 
     pub fn driver(&self, run_as: Option<RunAs>) -> QemuDriver {
-        QemuDriver::new(QemuConfig { run_as, ..QemuConfig::new(self.path("run"), self.path("state")) })
+        QemuDriver::new(QemuConfig {
+            run_as,
+            tls: self.tls.clone(),
+            ..QemuConfig::new(self.path("run"), self.path("state"))
+        })
+    }
+
+    /// The driver of the secondary's host.
+    pub fn driver_there(&self) -> QemuDriver {
+        let config = QemuConfig::new(self.path("there/run"), self.path("there/state"));
+        QemuDriver::new(QemuConfig { tls: self.tls.clone(), ..config })
     }
 
     pub fn replicas(&self, run_as: Option<RunAs>) -> StorageDaemon {
-        StorageDaemon::new(ReplicaConfig { run_as, ..ReplicaConfig::new(self.path("run"), self.listen) })
+        StorageDaemon::new(ReplicaConfig {
+            run_as,
+            tls: self.tls.clone(),
+            ..ReplicaConfig::new(self.path("run"), self.listen)
+        })
     }
 
     pub fn replica_address(&self) -> SocketAddr {
@@ -71,6 +115,15 @@ impl Bench {
 
     pub fn export(&self, epoch: u64) -> ExportName {
         ExportName::new(self.volume, Epoch(epoch), BootId(self.guest.0))
+    }
+
+    /// As [`Self::config`], of a guest that fills half a megabyte of its memory for ever.
+    pub fn dirtying_config(&self) -> MachineConfig {
+        let mut disk = vec![0; writer::DISK];
+        disk[..DIRTIER.len()].copy_from_slice(DIRTIER);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(self.path("dirtier.raw"), disk).unwrap();
+        self.config("dirtier.raw")
     }
 
     pub fn config(&self, disk: &str) -> MachineConfig {
@@ -99,7 +152,7 @@ impl Bench {
         machine
     }
 
-    fn serial_log(&self) -> Vec<u8> {
+    pub fn serial_log(&self) -> Vec<u8> {
         std::fs::read(self.driver(None).serial_log(self.guest)).unwrap_or_default()
     }
 
@@ -108,9 +161,20 @@ impl Bench {
         writer::last_acknowledged(&self.serial_log())
     }
 
+    /// What the guest said on the secondary's host.
+    pub fn serial_log_there(&self) -> Vec<u8> {
+        std::fs::read(self.driver_there().serial_log(self.guest)).unwrap_or_default()
+    }
+
+    /// The last record of a guest that has moved to the secondary's host.
+    pub fn acknowledged_there(&self) -> u32 {
+        writer::last_acknowledged(&self.serial_log_there())
+    }
+
     /// Whether the guest was ever told that a write failed.
     pub fn write_failed(&self) -> bool {
-        self.serial_log().split(|byte| *byte == b'\n').any(|line| line == b"E")
+        let said = [self.serial_log(), self.serial_log_there()].concat();
+        said.split(|byte| *byte == b'\n').any(|line| line == b"E")
     }
 
     /// Waits until the guest has written some more records.

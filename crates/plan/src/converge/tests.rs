@@ -29,12 +29,9 @@ fn running() -> Situation {
         }),
         files: [volume].into(),
         served: BTreeMap::new(),
-        peer: Some(Peer {
-            host: fixture::host("host2"),
-            liveness: Liveness::Live(fixture::boot("host2", 1)),
-            serves: true,
-            gave_up: false,
-        }),
+        dropped: BTreeSet::new(),
+        peer: Some(serving("host2")),
+        former: None,
         authority: Authority::Session,
         promised_until: None,
         exit: None,
@@ -43,6 +40,44 @@ fn running() -> Situation {
         shutdown_asked_at: None,
         now: NOW,
     }
+}
+
+/// A host that lives, and serves what it should.
+fn serving(name: &str) -> Peer {
+    Peer {
+        host: fixture::host(name),
+        liveness: Liveness::Live(fixture::boot(name, 1)),
+        serves: true,
+        gave_up: false,
+    }
+}
+
+/// The same guest while host3 is to take host2's place, as host1 sees it.
+fn replacing() -> Situation {
+    let mut s = running();
+    s.assignment.secondary = Some(fixture::host("host3"));
+    s.former = s.peer.take();
+    s.peer = Some(Peer { serves: false, ..serving("host3") });
+    s
+}
+
+/// The same guest while host1 is to hand it over to host2, as host1 sees it.
+fn handing_over() -> Situation {
+    let mut s = running();
+    let job = model::JobId(uuid::Uuid::nil());
+    s.assignment.handover =
+        Some(model::Handover { to: fixture::host("host2"), how: HandoverKind::Restart, job });
+    s
+}
+
+/// The same guest after host1 has handed it over, as host2 sees it.
+fn handed_over() -> Situation {
+    let mut s = promoted();
+    s.assignment.handed_over_by = Some(replica("host1", 1));
+    s.peer = Some(Peer { serves: false, ..serving("host1") });
+    s.exit = Some((1, ExitReason::Stopped));
+    s.ended_cleanly = true;
+    s
 }
 
 fn set_members(s: &mut Situation, members: &[Replica]) {
@@ -172,11 +207,11 @@ fn nothing_starts_without_a_session() {
 #[test]
 fn a_promoted_secondary_takes_over_before_it_starts() {
     let mut s = promoted();
-    assert_eq!(next(&s), Step::TakeOver);
+    assert_eq!(next(&s), Step::TakeOver { keep: None });
     s.promised_until = Some(NOW + SignedDuration::from_secs(2));
     assert!(is_waiting(&next(&s)));
     s.now = NOW + SignedDuration::from_secs(2);
-    assert_eq!(next(&s), Step::TakeOver);
+    assert_eq!(next(&s), Step::TakeOver { keep: None });
     s.served.clear();
     s.in_sync.get_mut(&fixture::volume("a")).unwrap().epoch = Epoch(2);
     assert_eq!(next(&s), Step::ClaimAlone);
@@ -296,4 +331,182 @@ fn a_deleted_guest_leaves_nothing() {
     assert_eq!(next(&s), Step::DeleteVolumes);
     s.files.clear();
     assert_eq!(next(&s), rest(Rest::Deleted));
+}
+
+#[test]
+fn the_old_secondary_is_kept_until_the_new_one_serves() {
+    let mut s = replacing();
+    assert_eq!(next(&s), rest(Rest::Running));
+    s.peer.as_mut().unwrap().serves = true;
+    assert_eq!(next(&s), Step::LetGo { why: "host3 takes the place of host2".into() });
+    set_members(&mut s, &[replica("host1", 1)]);
+    s.former = None;
+    // The mirror to host2 is of no use any more, also when a daemon that starts anew finds it.
+    assert_eq!(next(&s), Step::Detach { volumes: vec![fixture::volume("a")] });
+    mirror(&mut s).target_boot = None;
+    assert_eq!(next(&s), Step::Detach { volumes: vec![fixture::volume("a")] });
+    s.machine.as_mut().unwrap().mirrors.clear();
+    assert_eq!(next(&s), Step::Attach { volumes: vec![fixture::volume("a")], target: replica("host3", 1) });
+}
+
+#[test]
+fn an_old_secondary_that_is_lost_is_let_go_while_the_new_one_is_not_ready() {
+    let mut s = replacing();
+    s.former = Some(Peer { liveness: Liveness::Lost, serves: false, ..serving("host2") });
+    assert_eq!(next(&s), Step::LetGo { why: "host2 is lost".into() });
+    s.former = Some(Peer { gave_up: true, serves: false, ..serving("host2") });
+    assert_eq!(next(&s), Step::LetGo { why: "host2 does not answer".into() });
+}
+
+#[test]
+fn nobody_is_let_go_for_a_new_secondary_by_a_guest_that_goes_down_or_without_a_session() {
+    let check = |change: fn(&mut Situation)| {
+        let mut s = replacing();
+        s.peer.as_mut().unwrap().serves = true;
+        change(&mut s);
+        assert!(!matches!(next(&s), Step::LetGo { .. }), "{:?}", next(&s));
+    };
+    check(|s| s.spec.power = PowerWish::Stopped);
+    check(|s| s.assignment.handover = handing_over().assignment.handover);
+    check(|s| s.authority = Authority::Confirmed);
+}
+
+/// host2 has been replaced by host3 in the assignment.
+fn replaced_as_seen_by_host2() -> Situation {
+    let mut s = replacing();
+    s.me = fixture::host("host2");
+    s.boot = fixture::boot("host2", 1);
+    s.machine = None;
+    (s.peer, s.former) = (None, None);
+    s.served = [(fixture::volume("a"), Some(Epoch(1)))].into();
+    s
+}
+
+#[test]
+fn a_replaced_secondary_serves_for_as_long_as_it_is_counted_on() {
+    let mut s = replaced_as_seen_by_host2();
+    s.dropped = [fixture::volume("a")].into();
+    assert_eq!(next(&s), rest(Rest::Idle));
+    s.served.clear();
+    assert_eq!(next(&s), Step::Serve { volume: fixture::volume("a") });
+}
+
+#[test]
+fn a_replica_that_counts_for_nothing_is_withdrawn_and_deleted_only_when_a_record_says_so() {
+    let mut s = replaced_as_seen_by_host2();
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), Step::Withdraw { volume: fixture::volume("a") });
+    s.served.clear();
+    assert_eq!(next(&s), rest(Rest::Idle));
+    s.dropped = [fixture::volume("a")].into();
+    assert_eq!(next(&s), Step::DropReplica { volume: fixture::volume("a") });
+    // The file is gone, the record is not.
+    s.files.clear();
+    assert_eq!(next(&s), Step::DropReplica { volume: fixture::volume("a") });
+    // Assigned again meanwhile.
+    s.assignment.secondary = Some(fixture::host("host2"));
+    assert_eq!(next(&s), Step::MakeReplica { volume: fixture::volume("a") });
+}
+
+#[test]
+fn the_replica_of_an_earlier_boot_is_not_served_for_a_guest_that_left() {
+    let mut s = replaced_as_seen_by_host2();
+    s.boot = fixture::boot("host2", 2);
+    s.served.clear();
+    assert_eq!(next(&s), rest(Rest::Idle));
+}
+
+#[test]
+fn a_host_without_room_does_not_try_all_the_time() {
+    let mut s = running();
+    s.me = fixture::host("host2");
+    s.boot = fixture::boot("host2", 2);
+    s.machine = None;
+    s.files.clear();
+    s.not_before = Some(NOW + SignedDuration::from_secs(1));
+    assert!(is_waiting(&next(&s)));
+    s.now = NOW + SignedDuration::from_secs(1);
+    assert_eq!(next(&s), Step::MakeReplica { volume: fixture::volume("a") });
+}
+
+#[test]
+fn a_guest_that_is_to_be_handed_over_is_shut_down_and_stays_down() {
+    let mut s = handing_over();
+    assert_eq!(next(&s), Step::Shutdown);
+    s.shutdown_asked_at = Some((NOW, NOW + SignedDuration::from_secs(29)));
+    s.now = NOW + SignedDuration::from_secs(30);
+    assert_eq!(next(&s), Step::End { why: ExitReason::Killed });
+    s.machine = None;
+    assert_eq!(next(&s), rest(Rest::Stopped));
+    s.spec.boot_generation = 2;
+    assert_eq!(next(&s), rest(Rest::Stopped));
+}
+
+#[test]
+fn a_handover_that_is_taken_back_lets_the_guest_start_again_where_it_is() {
+    let mut s = handing_over();
+    s.machine = None;
+    s.exit = Some((1, ExitReason::Stopped));
+    s.ended_cleanly = true;
+    assert_eq!(next(&s), rest(Rest::Stopped));
+    s.assignment.handover = None;
+    assert_eq!(next(&s), Step::Start { mirror_to: Some(replica("host2", 1)) });
+}
+
+#[test]
+fn a_mirror_that_fails_while_the_guest_is_handed_over_is_let_go_in_the_record() {
+    let mut s = handing_over();
+    mirror(&mut s).state = Mirror::Broken;
+    assert_eq!(next(&s), Step::LetGo { why: "the mirror to host2 failed".into() });
+}
+
+#[test]
+fn a_guest_that_was_handed_over_starts_mirrored_and_nothing_is_copied() {
+    let mut s = handed_over();
+    assert!(is_waiting(&next(&s)), "host1 does not serve at the new epoch yet");
+    s.peer.as_mut().unwrap().serves = true;
+    assert_eq!(next(&s), Step::TakeOver { keep: Some(replica("host1", 1)) });
+    s.served.clear();
+    let set = s.in_sync.get_mut(&fixture::volume("a")).unwrap();
+    set.epoch = Epoch(2);
+    assert_eq!(next(&s), Step::Start { mirror_to: Some(replica("host1", 1)) });
+    // It stopped answering between the two.
+    s.peer.as_mut().unwrap().serves = false;
+    assert_eq!(next(&s), Step::ClaimAlone);
+}
+
+#[test]
+fn a_guest_that_was_handed_over_goes_on_alone_when_its_old_host_does_not_serve() {
+    let check = |change: fn(&mut Situation)| {
+        let mut s = handed_over();
+        change(&mut s);
+        assert_eq!(next(&s), Step::TakeOver { keep: None });
+    };
+    check(|s| s.peer.as_mut().unwrap().gave_up = true);
+    check(|s| s.peer.as_mut().unwrap().liveness = Liveness::Lost);
+    check(|s| s.peer.as_mut().unwrap().liveness = Liveness::Live(fixture::boot("host1", 2)));
+    check(|s| set_members(s, &[replica("host2", 1)]));
+    check(|s| s.assignment.handed_over_by = None);
+    check(|s| s.peer = None);
+}
+
+#[test]
+fn a_guest_that_crashed_on_its_old_host_is_filled_anew() {
+    let mut s = handed_over();
+    s.ended_cleanly = false;
+    s.served.clear();
+    s.in_sync.get_mut(&fixture::volume("a")).unwrap().epoch = Epoch(2);
+    s.peer.as_mut().unwrap().serves = true;
+    assert_eq!(next(&s), Step::ClaimAlone);
+}
+
+#[test]
+fn the_host_that_handed_a_guest_over_serves_it_at_the_new_epoch() {
+    let mut s = running();
+    s.assignment.host = fixture::host("host2");
+    s.assignment.secondary = Some(fixture::host("host1"));
+    s.assignment.epoch = Epoch(2);
+    s.assignment.handed_over_by = Some(replica("host1", 1));
+    s.machine = None;
+    assert_eq!(next(&s), Step::Serve { volume: fixture::volume("a") });
 }

@@ -22,12 +22,13 @@ const NUMBER: &str = "a number is expected, as in 4 or 1.5";
 #[derive(Debug)]
 pub struct Row<'a> {
     pub line: usize,
+    section: &'static str,
     fields: Vec<&'a str>,
 }
 
 impl<'a> Row<'a> {
-    pub fn new(line: usize, text: &'a str) -> Self {
-        Self { line, fields: text.split('|').collect() }
+    pub fn new(line: usize, section: &'static str, text: &'a str) -> Self {
+        Self { line, section, fields: text.split('|').collect() }
     }
 
     /// Refuses a line with fewer fields than every version of the format has.
@@ -38,6 +39,7 @@ impl<'a> Row<'a> {
         }
         Err(Damage {
             line: self.line,
+            section: Some(self.section),
             field: None,
             found: format!("it has {count} field{}", if count == 1 { "" } else { "s" }),
             expected: format!(
@@ -57,7 +59,13 @@ impl<'a> Row<'a> {
     }
 
     pub fn damage(&self, number: usize, what: &'static str, found: String, expected: &str) -> Damage {
-        Damage { line: self.line, field: Some((number, what)), found, expected: expected.to_owned() }
+        Damage {
+            line: self.line,
+            section: Some(self.section),
+            field: Some((number, what)),
+            found,
+            expected: expected.to_owned(),
+        }
     }
 
     /// A name that stands nowhere else, and remembers it.
@@ -216,6 +224,7 @@ impl Total {
         }
         Err(Damage {
             line: row.line,
+            section: Some(row.section),
             field: None,
             found: format!("with it, memory and disk come to more than {MIB_TOTAL_MAX} MiB in all"),
             expected: "figures of a real cluster are expected".to_owned(),
@@ -229,6 +238,7 @@ impl Total {
         }
         Err(Damage {
             line: row.line,
+            section: Some(row.section),
             field: None,
             found: format!("with it, there are more than {VCPUS_TOTAL_MAX} vCPUs in all"),
             expected: "figures of a real cluster are expected".to_owned(),

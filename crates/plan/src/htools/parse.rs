@@ -18,6 +18,8 @@ use super::record::{
 pub struct Damage {
     /// From 1.
     pub line: usize,
+    /// What the lines around it are: a section of the format.
+    pub section: Option<&'static str>,
     /// The field's number, from 1, and what it holds.
     pub field: Option<(usize, &'static str)>,
     /// As in `'x' is not a number`.
@@ -29,6 +31,9 @@ pub struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
+        if let Some(section) = self.section {
+            write!(f, " ({section})")?;
+        }
         if let Some((number, name)) = self.field {
             write!(f, ", field {number} ({name})")?;
         }
@@ -56,17 +61,17 @@ impl Cluster {
         let sections = sections(&lines)?;
         let mut reader = Reader::default();
         for (line, text) in &sections[0] {
-            reader.group(&Row::new(*line, text))?;
+            reader.group(&Row::new(*line, SECTIONS[0], text))?;
         }
         for (line, text) in &sections[1] {
-            reader.node(&Row::new(*line, text))?;
+            reader.node(&Row::new(*line, SECTIONS[1], text))?;
         }
         for (line, text) in &sections[2] {
-            reader.instance(&Row::new(*line, text))?;
+            reader.instance(&Row::new(*line, SECTIONS[2], text))?;
         }
         let tags: Vec<String> = sections[3].iter().map(|(_, tag)| (*tag).to_owned()).collect();
         for (line, text) in &sections[4] {
-            reader.policy(&Row::new(*line, text))?;
+            reader.policy(&Row::new(*line, SECTIONS[4], text))?;
         }
         let Reader { groups, nodes, instances, policies, .. } = reader;
         Ok(Cluster { groups, nodes, instances, tags, policies, more_exclusion: Vec::new(), lines })
@@ -76,7 +81,13 @@ impl Cluster {
 /// Text that was never in this format gets a better word than the complaint about its first field.
 fn refuse_foreign_text(text: &str) -> Result<(), Damage> {
     let damage = |line, found: &str, expected: &str| {
-        Err(Damage { line, field: None, found: found.to_owned(), expected: expected.to_owned() })
+        Err(Damage {
+            line,
+            section: None,
+            field: None,
+            found: found.to_owned(),
+            expected: expected.to_owned(),
+        })
     };
     if text.trim().is_empty() {
         return damage(1, "there is nothing", "a cluster in Ganeti's text format is expected");
@@ -111,11 +122,13 @@ fn sections(lines: &[String]) -> Result<[Section<'_>; 5], Damage> {
     let last = SECTIONS.get(current).copied().unwrap_or_default();
     Err(Damage {
         line: lines.len().max(1),
+        section: None,
         field: None,
         found: format!("the file ends in section {} ({last})", current + 1),
-        expected: "node groups, nodes, instances and cluster tags are expected, with one empty line between two of \
+        expected:
+            "node groups, nodes, instances and cluster tags are expected, with one empty line between two of \
                    them and another where one is empty"
-            .to_owned(),
+                .to_owned(),
     })
 }
 
@@ -200,9 +213,7 @@ impl Reader {
         let template = row.one_of(9, "disk template", &Template::ALL)?;
         let primary = self.known_node(row, 7, "primary node")?;
         let secondary = self.secondary(row, template, primary)?;
-        if row.has(12) && row.text(12) != "-" {
-            row.count(12, "spindles of its disks")?;
-        }
+        let spindles_known = row.has(12) && row.text(12) != "-";
         let instance = Instance {
             line: row.line,
             name,
@@ -216,8 +227,10 @@ impl Reader {
             template,
             tags: row.list(10),
             spindle_use: row.count_or(11, "spindle use", 1)?,
+            disk_spindles: spindles_known.then(|| row.count(12, "spindles of its disks")).transpose()?,
             forthcoming: row.yes_or_no_or(13, "forthcoming", false)?,
             load: Utilisation::ONES,
+            measured: false,
         };
         self.total.add(row, instance.memory)?;
         self.total.add(row, instance.disk)?;

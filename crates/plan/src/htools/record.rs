@@ -89,10 +89,14 @@ pub struct Instance {
     pub template: Template,
     pub tags: Vec<String>,
     pub spindle_use: u64,
+    /// Spindles that its disks take of a node with exclusive storage, where that is known.
+    pub disk_spindles: Option<u64>,
     /// Reserved, and not made yet.
     pub forthcoming: bool,
     /// Dynamic load, without unit: 1 each unless measured.
     pub load: Utilisation,
+    /// A file of dynamic load named it.
+    pub measured: bool,
 }
 
 /// Dynamic load as `-U` files have it: plain numbers, which only mean something beside each other.
@@ -332,6 +336,13 @@ impl Cluster {
     pub fn is_split(&self, instance: &Instance) -> bool {
         let group = |node: usize| self.nodes[node].group;
         instance.secondary.is_some_and(|secondary| group(secondary) != group(instance.primary))
+    }
+
+    /// Takes a node for offline. `false`: there is none of that name.
+    pub fn set_offline(&mut self, name: &str) -> bool {
+        let Some(node) = self.find_node(name) else { return false };
+        self.nodes[node].role = Role::Offline;
+        true
     }
 
     pub fn find_node(&self, name: &str) -> Option<usize> {

@@ -13,7 +13,7 @@ use host::image::store::ImageFiles;
 use jiff::Timestamp;
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootId, Bytes, Cluster, Epoch, GuestId, GuestName, GuestReport,
-    GuestState, Host, HostName, HostReport, Session, Settings, TokenUse,
+    GuestState, Host, HostName, HostReport, HostUsage, Session, Settings, TokenUse,
 };
 use store::{Fault, MemoryStore, Outcome, Secret, TxnBuilder, keys};
 use tempfile::TempDir;
@@ -34,6 +34,8 @@ pub struct TestBackend {
     images: ImageFiles,
     peers: PeerClient,
     pub machines: Mutex<BTreeMap<GuestId, Arc<dyn Machine>>>,
+    /// What it measured.
+    pub usage: Mutex<Option<HostUsage>>,
 }
 
 #[async_trait]
@@ -60,6 +62,10 @@ impl Backend for TestBackend {
 
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         if asker.as_str() == "host2" { 1000 + request.epoch.0 } else { 0 }
+    }
+
+    fn own_usage(&self) -> Option<HostUsage> {
+        self.usage.lock().unwrap().clone()
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {
@@ -159,6 +165,7 @@ impl TestCluster {
             images: ImageFiles::new(self.folder.path().join(name.as_str())).unwrap(),
             peers: PeerClient::new("test".to_owned(), identity.client_config().unwrap()),
             machines: Mutex::default(),
+            usage: Mutex::default(),
         });
         let listener = bind(SocketAddr::new(address, api::PORT)).unwrap();
         let tls = Arc::new(identity.server_config().unwrap());
@@ -217,6 +224,18 @@ impl TestCluster {
         };
         self.write(|txn| {
             txn.put(&assignment).put(&report);
+        })
+        .await;
+    }
+
+    /// Its host says something else of a guest.
+    pub async fn settle_state(&self, guest: &GuestName, state: GuestState) {
+        let view = self.state.view();
+        let generation = view.guests[guest].boot_generation;
+        let report = view.guest_reports[guest].clone();
+        let report = GuestReport { state, boot_generation: generation, ..report };
+        self.write(|txn| {
+            txn.put(&report);
         })
         .await;
     }

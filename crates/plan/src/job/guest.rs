@@ -1,36 +1,17 @@
-//! How far a job is.
-//!
-//! What a guest should be is reconciled by its host; a job records that somebody asked, follows the records
-//! until the wish has come true, and takes back what it asked for when that fails. So each step is an
-//! observation or one transaction, may be repeated, and may be left half way by a leader that dies.
+//! Jobs about one guest where it is: create, start, stop, restart, delete.
 
+use jiff::Timestamp;
 use model::{
     ClusterView, GuestName, GuestPhase, GuestState, JobKind, JobReport, JobSpec, JobState, Pool, PowerWish,
     StepState, VolumePhase,
 };
 
-/// A change that a job makes beside its own report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Mark the guest as being deleted.
-    MarkDeleting { guest: GuestName },
-    /// Remove every record of a guest whose hosts have nothing left of it, or leave word for those that are
-    /// lost.
-    Forget { guest: GuestName },
-}
+use super::{Effect, Seen, end, go, move_of};
 
-/// A step's outcome by what can be seen now.
-enum Seen {
-    Done,
-    Waits(String),
-    Does(Effect, String),
-    Fails(String),
-}
-
-type Look = fn(&ClusterView, &GuestName) -> Seen;
+pub(super) type Look = fn(&ClusterView, &GuestName) -> Seen;
 
 /// The steps of a job, in order.
-fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
+pub(super) fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
     match kind {
         JobKind::CreateGuest { .. } => Some(&[
             ("choose hosts", is_placed),
@@ -49,49 +30,18 @@ fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
     }
 }
 
-/// The names of a job's steps, for its first report.
-pub fn step_names(kind: &JobKind) -> Vec<&'static str> {
-    steps(kind).unwrap_or_default().iter().map(|(name, _)| *name).collect()
-}
-
-/// The next report of a job that the leader runs, and what must be changed with it in one transaction.
-/// `None`: nothing new.
-pub fn advance(
+pub(super) fn advance(
     view: &ClusterView,
     spec: &JobSpec,
-    report: Option<&JobReport>,
-    now: jiff::Timestamp,
-) -> Option<(JobReport, Vec<Effect>)> {
-    let (guest, steps) = (guest_of(&spec.kind)?, steps(&spec.kind)?);
-    let old = report.cloned();
-    let mut report = report.cloned().unwrap_or_else(|| JobReport::new(spec.id, step_names(&spec.kind)));
-    let effects = match report.state {
-        JobState::Done | JobState::Failed | JobState::Cancelled => return None,
-        JobState::Waiting | JobState::Running => forward(view, spec, guest, steps, &mut report, now),
-        JobState::Undoing => undo(view, spec, guest, &mut report, now),
-    };
-    (old.as_ref() != Some(&report) || !effects.is_empty()).then_some((report, effects))
-}
-
-fn guest_of(kind: &JobKind) -> Option<&GuestName> {
-    match kind {
-        JobKind::CreateGuest { guest }
-        | JobKind::DeleteGuest { guest }
-        | JobKind::StartGuest { guest }
-        | JobKind::StopGuest { guest }
-        | JobKind::RestartGuest { guest } => Some(guest),
-        JobKind::BuildImage { .. }
-        | JobKind::MoveGuest { .. }
-        | JobKind::DrainHost { .. }
-        | JobKind::Balance { .. } => None,
+    guest: &GuestName,
+    report: &mut JobReport,
+    now: Timestamp,
+) -> Vec<Effect> {
+    if report.state == JobState::Undoing {
+        return undo(view, spec, guest, report, now);
     }
-}
-
-/// Moves a job's state; a move that no job makes leaves it where it is.
-fn go(report: &mut JobReport, to: JobState) {
-    if report.state != to {
-        report.state = report.state.to(to).unwrap_or(report.state);
-    }
+    let steps = steps(&spec.kind).unwrap_or_default();
+    forward(view, spec, guest, steps, report, now)
 }
 
 fn forward(
@@ -100,7 +50,7 @@ fn forward(
     guest: &GuestName,
     steps: &[(&str, Look)],
     report: &mut JobReport,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> Vec<Effect> {
     if spec.cancel && matches!(spec.kind, JobKind::CreateGuest { .. }) {
         report.error = Some("it was cancelled".into());
@@ -122,9 +72,9 @@ fn forward(
                 step.note = Some(note);
                 return vec![];
             }
-            Seen::Does(effect, note) => {
+            Seen::Does(effects, note) => {
                 step.note = Some(note);
-                return vec![effect];
+                return effects;
             }
             Seen::Fails(why) => {
                 step.state = StepState::Failed;
@@ -135,8 +85,7 @@ fn forward(
             }
         }
     }
-    go(report, JobState::Done);
-    report.ended_at = Some(now);
+    end(report, JobState::Done, now);
     vec![]
 }
 
@@ -146,12 +95,12 @@ fn undo(
     spec: &JobSpec,
     guest: &GuestName,
     report: &mut JobReport,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> Vec<Effect> {
     if matches!(spec.kind, JobKind::CreateGuest { .. }) {
         match is_gone(view, guest) {
             Seen::Done => {}
-            Seen::Does(effect, _) => return vec![effect],
+            Seen::Does(effects, _) => return effects,
             Seen::Waits(_) | Seen::Fails(_) => {
                 let marked = view.guests.get(guest).is_some_and(|spec| spec.deleting);
                 return if marked { vec![] } else { vec![Effect::MarkDeleting { guest: guest.clone() }] };
@@ -162,8 +111,7 @@ fn undo(
         step.state = if step.state == StepState::Failed { StepState::Failed } else { StepState::Undone };
         step.note = None;
     }
-    go(report, if spec.cancel { JobState::Cancelled } else { JobState::Failed });
-    report.ended_at = Some(now);
+    end(report, if spec.cancel { JobState::Cancelled } else { JobState::Failed }, now);
     vec![]
 }
 
@@ -192,16 +140,20 @@ fn is_made(view: &ClusterView, guest: &GuestName) -> Seen {
     }
 }
 
-fn message(message: Option<&String>) -> String {
+pub(super) fn message(message: Option<&String>) -> String {
     message.cloned().unwrap_or_else(|| "its host does not say why".into())
 }
 
 /// Whether the guest runs, or is stopped, at the generation that is asked for.
-fn is_as_wished(view: &ClusterView, guest: &GuestName) -> Seen {
+pub(super) fn is_as_wished(view: &ClusterView, guest: &GuestName) -> Seen {
     let Some(spec) = view.guests.get(guest) else {
         return Seen::Fails("the guest was deleted meanwhile".into());
     };
     let (assignment, report) = (view.assignments.get(guest), view.guest_reports.get(guest));
+    if let Some(handover) = assignment.and_then(|assignment| assignment.handover.as_ref()) {
+        // That it stands still says nothing about the wish.
+        return Seen::Waits(format!("it is on its way to {}", handover.to));
+    }
     let phase = GuestPhase::derive(spec, assignment, report, view);
     let reached = report.is_some_and(|report| report.boot_generation >= spec.boot_generation);
     let note = report.and_then(|report| report.message.clone());
@@ -249,9 +201,13 @@ fn is_gone(view: &ClusterView, guest: &GuestName) -> Seen {
     let Some(spec) = view.guests.get(guest) else { return Seen::Done };
     if !spec.deleting {
         let note = "it is marked as deleted";
-        return Seen::Does(Effect::MarkDeleting { guest: guest.clone() }, note.into());
+        return Seen::Does(vec![Effect::MarkDeleting { guest: guest.clone() }], note.into());
     }
-    let forget = |note: &str| Seen::Does(Effect::Forget { guest: guest.clone() }, note.to_owned());
+    if move_of(view, guest).next().is_some() {
+        // It knows of replicas that no other record names.
+        return Seen::Waits("a move of it ends first".into());
+    }
+    let forget = |note: &str| Seen::Does(vec![Effect::Forget { guest: guest.clone() }], note.to_owned());
     let Some(assignment) = view.assignments.get(guest) else { return forget("it never had a host") };
     if !view.is_live(&assignment.host) {
         return forget("its host is lost, and will delete its replica when it returns");
@@ -268,6 +224,7 @@ fn is_gone(view: &ClusterView, guest: &GuestName) -> Seen {
 mod tests {
     use super::*;
     use crate::fixture::{self, cluster};
+    use crate::job::advance;
     use jiff::Timestamp;
     use model::{GuestSpec, JobId};
 

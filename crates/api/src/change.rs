@@ -1,0 +1,140 @@
+//! Changes to what exists: each names only what shall be different.
+//!
+//! A field that is left out stays as it is. Where `null` is a value of its own ("as the whole cluster's settings
+//! say"), it is one here too, and not the same as leaving the field out.
+
+use std::collections::BTreeSet;
+
+use model::{BalanceMode, Bytes, Duty, GuestName, Survive};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::{HostView, JobView};
+
+/// Tags that come and go; the others stay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeTags {
+    pub add: BTreeSet<String>,
+    pub remove: BTreeSet<String>,
+}
+
+impl ChangeTags {
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeHost {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    pub tags: ChangeTags,
+    pub settings: ChangeHostSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeHostSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_memory: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_disk: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_millicores: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed_percent: Option<u32>,
+    /// `null`: as the whole cluster's settings say.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub memory_percent: Option<Option<u32>>,
+    /// `null`: as the whole cluster's settings say.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub vcpus_percent: Option<Option<u32>>,
+}
+
+/// Tells `null` from a field that is not there.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(field).map(Some)
+}
+
+/// What a host is there for from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeDuty {
+    pub duty: Duty,
+    /// Move what can be moved, though some guests must stay.
+    #[serde(default)]
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DutyAnswer {
+    pub host: HostView,
+    /// What moves the guests; nothing for a host that comes back to its normal duty.
+    pub job: Option<JobView>,
+    /// What the operator should know of it; one sentence without a full stop each.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeGuest {
+    /// Who comes back first when a host is lost: higher before lower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    pub tags: ChangeTags,
+    /// Whether it is not to be moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<bool>,
+    /// Guests that must run before it is started: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub start_after: Option<BTreeSet<GuestName>>,
+    /// How long it may take to shut down before it is ended hard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_s: Option<u32>,
+    /// Only while it is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Only while it is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+}
+
+/// Changes to what holds for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance_moves_at_once: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_window_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub survive: Option<Survive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_starts_per_host: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_not_the_same_as_left_out() {
+        let read = |text: &str| serde_json::from_str::<ChangeHostSettings>(text).unwrap().memory_percent;
+        assert_eq!(read("{}"), None);
+        assert_eq!(read("{\"memory_percent\": null}"), Some(None));
+        assert_eq!(read("{\"memory_percent\": 150}"), Some(Some(150)));
+        let cleared = ChangeHostSettings { memory_percent: Some(None), ..ChangeHostSettings::default() };
+        assert_eq!(serde_json::to_string(&cleared).unwrap(), "{\"memory_percent\":null}");
+    }
+}

@@ -1,0 +1,138 @@
+//! `kennel cluster set`: what holds for the whole cluster.
+
+use std::str::FromStr;
+
+use api::ChangeSettings;
+use clap::{Args, ValueEnum};
+use model::{BalanceMode, Settings, Survive};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::Block;
+
+#[derive(Debug, Args)]
+pub struct SetArguments {
+    /// Whether guests are moved to balance the load
+    #[arg(long, value_enum)]
+    balance: Option<Mode>,
+    /// How many moves the balance makes at once
+    #[arg(long, value_name = "N")]
+    moves_at_once: Option<u32>,
+    /// What the cluster keeps room for: `hosts=N` for any N hosts at once, `zone` for any one zone, `nothing`
+    #[arg(long, value_name = "hosts=N|zone|nothing")]
+    survive: Option<Survival>,
+    /// What guests' memory may sum up to, of the memory that hosts do not keep for themselves
+    #[arg(long, value_name = "PERCENT")]
+    memory_percent: Option<u32>,
+    /// How many virtual CPUs guests may have, in percent of a host's cores
+    #[arg(long, value_name = "PERCENT")]
+    vcpus_percent: Option<u32>,
+    /// Over which time what is measured is averaged, in seconds: a load that lasts much shorter moves nothing
+    #[arg(long, value_name = "SECONDS")]
+    usage_window: Option<u32>,
+    /// How many guests one host may be starting at once while lost guests are recovered
+    #[arg(long, value_name = "N")]
+    recovery_starts: Option<u32>,
+}
+
+/// Whether guests are moved to balance the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// They are not
+    Off,
+    /// It is proposed, and waits for `kennel balance apply`
+    Manual,
+    /// It is done, carefully
+    Automatic,
+}
+
+impl From<Mode> for BalanceMode {
+    fn from(mode: Mode) -> BalanceMode {
+        match mode {
+            Mode::Off => BalanceMode::Off,
+            Mode::Manual => BalanceMode::Manual,
+            Mode::Automatic => BalanceMode::Automatic,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Survival(Survive);
+
+impl FromStr for Survival {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not what a cluster can survive: write hosts=1, zone or nothing");
+        match text.split_once('=') {
+            Some(("hosts", count)) => {
+                count.parse().map(|count| Survival(Survive::Hosts(count))).map_err(|_| wrong())
+            }
+            None if text == "zone" => Ok(Survival(Survive::Zone)),
+            None if text == "nothing" => Ok(Survival(Survive::Hosts(0))),
+            Some(_) | None => Err(wrong()),
+        }
+    }
+}
+
+pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failure> {
+    let request = ChangeSettings {
+        balance: arguments.balance.map(BalanceMode::from),
+        balance_moves_at_once: arguments.moves_at_once,
+        usage_window_s: arguments.usage_window,
+        survive: arguments.survive.map(|survival| survival.0),
+        memory_percent: arguments.memory_percent,
+        vcpus_percent: arguments.vcpus_percent,
+        recovery_starts_per_host: arguments.recovery_starts,
+    };
+    let settings = context.client()?.change_settings(&request).await?;
+    context.output.result(&settings, |coloured| show(&settings).render(coloured))
+}
+
+/// As in `the loss of any 2 hosts`.
+pub fn survives(survive: Survive) -> String {
+    match survive {
+        Survive::Hosts(0) => "nothing".to_owned(),
+        Survive::Hosts(1) => "the loss of any host".to_owned(),
+        Survive::Hosts(count) => format!("the loss of any {count} hosts"),
+        Survive::Zone => "the loss of any zone".to_owned(),
+    }
+}
+
+pub fn mode(mode: BalanceMode) -> &'static str {
+    match mode {
+        BalanceMode::Off => "off",
+        BalanceMode::Manual => "manual",
+        BalanceMode::Automatic => "automatic",
+    }
+}
+
+fn show(settings: &Settings) -> Block {
+    Block::new()
+        .line("Balance", mode(settings.balance))
+        .line("Moves at once", settings.balance_moves_at_once)
+        .line("Keeps room for", survives(settings.survive))
+        .line("Memory limit", format!("{} %", settings.memory_percent))
+        .line("CPU limit", format!("{} %", settings.vcpus_percent))
+        .line("Usage window", format!("{} s", settings.usage_window_s))
+        .line(
+            "Starts at once",
+            format!("{} on each host, while lost guests are recovered", settings.recovery_starts_per_host),
+        )
+        .line("Store members", settings.store_members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_survived_is_said_in_a_word() {
+        assert_eq!("hosts=2".parse(), Ok(Survival(Survive::Hosts(2))));
+        assert_eq!("zone".parse(), Ok(Survival(Survive::Zone)));
+        assert_eq!("nothing".parse(), Ok(Survival(Survive::Hosts(0))));
+        for bad in ["", "hosts", "hosts=all", "zone=1", "everything"] {
+            assert!(bad.parse::<Survival>().is_err(), "{bad}");
+        }
+        assert_eq!(survives(Survive::Hosts(2)), "the loss of any 2 hosts");
+    }
+}

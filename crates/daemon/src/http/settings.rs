@@ -1,0 +1,94 @@
+//! What holds for the whole cluster is changed.
+
+use api::ChangeSettings;
+use axum::Json;
+use axum::extract::State;
+use model::{ClusterView, Settings, Survive};
+use store::Cache;
+
+use super::answer::{Answer, Body, Refused};
+use super::{Shared, checks, commit};
+
+/// More would leave nothing of a host for what people do.
+const MOVES_AT_ONCE_MAX: u32 = 32;
+/// Two samples: less is no average.
+const USAGE_WINDOW_MIN_S: u32 = 10;
+/// A day: what is older says nothing of the load that there is now.
+const USAGE_WINDOW_MAX_S: u32 = 24 * 3600;
+/// Hosts that may be lost at once.
+const SURVIVE_HOSTS_MAX: u32 = 16;
+/// Of memory and of processors. Below 10 a host would be empty, above 10,000 the limit is none.
+pub const PERCENT: std::ops::RangeInclusive<u32> = 10..=10_000;
+const STARTS_PER_HOST_MAX: u32 = 1000;
+
+pub async fn change(
+    State(backend): State<Shared>,
+    Body(request): Body<ChangeSettings>,
+) -> Answer<Json<Settings>> {
+    let asked = "change the cluster's settings";
+    check(&request, asked)?;
+    let draft = |cache: &Cache| {
+        let unread = || Refused::store_unavailable(asked, "this host has not read the cluster's state yet");
+        let mut cluster = cache.view().cluster.clone().ok_or_else(unread)?;
+        apply(&request, &mut cluster.settings);
+        let mut txn = cache.txn();
+        txn.put(&cluster);
+        commit::built(&mut txn, asked)
+    };
+    let changed = |view: &ClusterView| {
+        view.cluster.as_ref().is_some_and(|cluster| {
+            let mut settings = cluster.settings.clone();
+            apply(&request, &mut settings);
+            settings == cluster.settings
+        })
+    };
+    commit::change(&*backend, asked, draft, changed).await?;
+    let view = backend.state().view();
+    let unread = || Refused::store_unavailable(asked, "this host has not read the cluster's state yet");
+    view.cluster.as_ref().map(|cluster| Json(cluster.settings.clone())).ok_or_else(unread)
+}
+
+fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
+    if *request == ChangeSettings::default() {
+        return Err(Refused::invalid(asked, "nothing is to be different", "name what shall be"));
+    }
+    let range = |number: Option<u32>, range, what: &dyn Fn(u32) -> String| match number {
+        Some(number) => checks::in_range(number, range, &what(number), asked),
+        None => Ok(()),
+    };
+    range(request.balance_moves_at_once, 1..=MOVES_AT_ONCE_MAX, &|n| format!("making {n} moves at once"))?;
+    range(request.usage_window_s, USAGE_WINDOW_MIN_S..=USAGE_WINDOW_MAX_S, &|n| {
+        format!("a usage window of {n} s")
+    })?;
+    range(request.memory_percent, PERCENT, &|n| format!("giving {n} % of the memory to guests"))?;
+    range(request.vcpus_percent, PERCENT, &|n| format!("giving {n} % of the cores to guests"))?;
+    range(request.recovery_starts_per_host, 1..=STARTS_PER_HOST_MAX, &|n| {
+        format!("starting {n} lost guests at once")
+    })?;
+    match request.survive {
+        Some(Survive::Hosts(count)) => {
+            let what = format!("keeping room for the loss of {count} hosts at once");
+            checks::in_range(count, 0..=SURVIVE_HOSTS_MAX, &what, asked)
+        }
+        Some(Survive::Zone) | None => Ok(()),
+    }
+}
+
+fn apply(request: &ChangeSettings, settings: &mut Settings) {
+    let ChangeSettings {
+        balance,
+        balance_moves_at_once,
+        usage_window_s,
+        survive,
+        memory_percent,
+        vcpus_percent,
+        recovery_starts_per_host,
+    } = request.clone();
+    settings.balance = balance.unwrap_or(settings.balance);
+    settings.balance_moves_at_once = balance_moves_at_once.unwrap_or(settings.balance_moves_at_once);
+    settings.usage_window_s = usage_window_s.unwrap_or(settings.usage_window_s);
+    settings.survive = survive.unwrap_or(settings.survive);
+    settings.memory_percent = memory_percent.unwrap_or(settings.memory_percent);
+    settings.vcpus_percent = vcpus_percent.unwrap_or(settings.vcpus_percent);
+    settings.recovery_starts_per_host = recovery_starts_per_host.unwrap_or(settings.recovery_starts_per_host);
+}

@@ -1,0 +1,141 @@
+//! The moment at which a guest changes its host: what becomes of the source.
+//!
+//! The guest stands still in [`MigrationPhase::PreSwitchover`], and the store names the other host as its
+//! owner. From here on nothing that this machine does may reach its disks, whatever fails: QEMU lets a guest
+//! go on by itself when the rest of the migration cannot be sent, and the daemon may be dead by then.
+//!
+//! So each disk is replaced, under the guest's device, by a *void*: a node that answers no request within a
+//! hundred years (QEMU's `null-co` with that latency). A guest that goes on all the same gets nothing
+//! acknowledged, nothing refused and nothing written, and stands still at its first access to the disk.
+//! (Tried on QEMU 10.0 with the target killed before and after `migrate-continue`. A throttle would let one
+//! request through, and all of them at the next drain.)
+//!
+//! ```text
+//!     check: both replicas of each volume are the same   ─ nothing has changed yet; cancelling is possible
+//!     void each disk
+//!     end each mirror                                    ─ by force: no write is under way, nothing to wait for
+//!     let the migration go on
+//! ```
+//!
+//! Each step may be repeated; a void that is found says that the check was passed.
+//!
+//! [`MigrationPhase::PreSwitchover`]: crate::MigrationPhase::PreSwitchover
+
+use model::GuestName;
+use serde_json::{Value, json};
+
+use super::changes::Changes;
+use super::migration::Migration;
+use super::mirror::{Mirror, understand};
+use super::names::Names;
+use super::qmp::Qmp;
+use crate::{HostError, MigrationPhase};
+
+/// How long a void takes for an answer, nanoseconds: a hundred years.
+const NEVER_NS: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
+
+/// QEMU adds it to its clock, in a signed number.
+const _: () = assert!(NEVER_NS < i64::MAX as u64 / 2);
+
+/// Whether the device has the void of its volume for a disk.
+fn is_void(block: &[Value], names: Names) -> bool {
+    block.iter().any(|disk| {
+        disk["qdev"] == names.device_path() && disk["inserted"]["node-name"] == names.void().as_str()
+    })
+}
+
+async fn disks(qmp: &Qmp, doing: &str) -> Result<Vec<Value>, HostError> {
+    understand(qmp.execute("query-block", json!({})).await, doing)
+}
+
+/// The volumes of a guest that is handed over.
+#[derive(Debug)]
+pub(crate) struct Handover<'a> {
+    qmp: &'a Qmp,
+    guest: &'a GuestName,
+    volumes: Vec<(Names, String)>,
+}
+
+impl<'a> Handover<'a> {
+    /// Volumes come with how messages call them.
+    pub fn new(qmp: &'a Qmp, guest: &'a GuestName, volumes: Vec<(Names, String)>) -> Self {
+        Self { qmp, guest, volumes }
+    }
+
+    /// Whether it was begun: a disk is void.
+    pub async fn is_begun(&self) -> Result<bool, HostError> {
+        let disks = disks(self.qmp, &format!("look at the disks of '{}'", self.guest)).await?;
+        Ok(self.volumes.iter().any(|(names, _)| is_void(&disks, *names)))
+    }
+
+    /// See [`crate::Machine::check_hand_over`].
+    pub async fn check(&self) -> Result<(), HostError> {
+        let doing = format!("hand '{}' over", self.guest);
+        let phase = Migration::new(self.qmp, self.guest, None).state().await?.phase;
+        if phase != MigrationPhase::PreSwitchover {
+            return Err(HostError::Conflict(format!(
+                "cannot {doing}: its migration is not at that point ({phase:?}); begin one, and wait until it is"
+            )));
+        }
+        for (names, what) in &self.volumes {
+            let unfilled = Changes::new(self.qmp, *names, what).is_unfilled().await?;
+            if unfilled || !Mirror::new(self.qmp, *names, what).is_same(&doing).await? {
+                return Err(HostError::Conflict(format!(
+                    "cannot {doing}: the replicas of {what} are not the same; cancel the migration, and begin \
+                     it anew once they are"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`crate::Machine::hand_over`].
+    pub async fn run(&self) -> Result<(), HostError> {
+        let doing = format!("hand '{}' over", self.guest);
+        if !self.is_begun().await? {
+            self.check().await?;
+        }
+        for (names, _) in &self.volumes {
+            self.void(*names, &doing).await?;
+        }
+        let disks = disks(self.qmp, &doing).await?;
+        if let Some((_, what)) = self.volumes.iter().find(|(names, _)| !is_void(&disks, *names)) {
+            return Err(HostError::Failed(format!("cannot {doing}: QEMU does not give up {what}; end it")));
+        }
+        for (names, what) in &self.volumes {
+            Mirror::new(self.qmp, *names, what).end_at_rest(&doing).await?;
+        }
+        let migration = Migration::new(self.qmp, self.guest, None);
+        match migration.state().await?.phase {
+            MigrationPhase::PreSwitchover => migration.proceed().await,
+            MigrationPhase::Device | MigrationPhase::Postcopy | MigrationPhase::Completed => Ok(()),
+            phase @ (MigrationPhase::None
+            | MigrationPhase::Setup
+            | MigrationPhase::Active
+            | MigrationPhase::Failed(_)
+            | MigrationPhase::Cancelling
+            | MigrationPhase::Cancelled) => Err(HostError::Failed(format!(
+                "cannot {doing}: its migration is over ({phase:?}); end it here and start it on its new owner"
+            ))),
+        }
+    }
+
+    async fn void(&self, names: Names, doing: &str) -> Result<(), HostError> {
+        let disks = disks(self.qmp, doing).await?;
+        if is_void(&disks, names) {
+            return Ok(());
+        }
+        let disk = disks.iter().find(|disk| disk["qdev"] == names.device_path());
+        let size = disk.and_then(|disk| disk["inserted"]["image"]["virtual-size"].as_u64());
+        let size = size.ok_or_else(|| HostError::Failed(format!("cannot {doing}: QEMU shows no disk")))?;
+        let void = json!({
+            "driver": "null-co", "node-name": names.void(), "size": size, "latency-ns": NEVER_NS,
+        });
+        // Refused: an earlier try has added it, and the next command says whether it is of use.
+        if let Err(error) = self.qmp.execute("blockdev-add", void).await {
+            tracing::debug!(%error, "cannot add a void");
+        }
+        let put = json!({ "path": names.device_path(), "property": "drive", "value": names.void() });
+        self.qmp.execute("qom-set", put).await.map(drop).map_err(|error| error.into_host(doing))
+    }
+}

@@ -1,0 +1,669 @@
+//! Moving a guest, or its secondary, to other hosts.
+//!
+//! ```text
+//!   fill the new host        the secondary is put there at the same epoch, and is filled by the guest's own host
+//!   hand over                the guest stands still; one transaction makes the secondary's host the owner
+//!   start there
+//!   fill the new secondary   as the first step, from the new host
+//!   drop old replicas        hosts that have no part in the guest any more delete theirs
+//! ```
+//!
+//! Which steps there are follows from where the guest is and where it shall be. At each moment the guest has an
+//! owner and, but for the time of a fill, two replicas in sync. The owner keeps its old secondary until the new
+//! one is ready to be filled. Nobody is told to delete a replica before the new pair is in sync.
+//!
+//! Everything that a step needs stands in the records: the assignment says what was asked for, the in-sync sets
+//! and reports what has come of it, and [`Moving`] where the guest came from. An epoch that this move did not
+//! write means that somebody else changed the owner, because a host was lost: then the move fails, and leaves
+//! the guest to what was decided.
+//!
+//! Undoing takes a pending handover back, and puts the secondary back where it was, unless the new one is in
+//! sync by then. A guest that has changed its host stays there, unless it does not start: then it is handed back
+//! to the host that it came from, if that one still holds every acknowledged write.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Assignment, BootId, ClusterView, Duty, EventKind, ExitReason, GuestName, GuestPlace, GuestReport,
+    GuestSpec, GuestState, Handover, HandoverKind, HostName, JobReport, JobSpec, JobState, Liveness, Moving,
+    Pool, PowerWish, Replica, ReplicaDrop, StepState, VolumeId, VolumeState,
+};
+
+use super::guest::message;
+use super::{Effect, RestsOn, Seen, end, go, move_of};
+
+const FILL_HOST: &str = "fill the new host";
+const HAND_OVER: &str = "hand over";
+const START: &str = "start there";
+const FILL_SECONDARY: &str = "fill the new secondary";
+const DROP: &str = "drop old replicas";
+
+/// How long a host that is being filled may be missing, before the old one is filled again instead.
+const MISSING_MAX: SignedDuration = SignedDuration::from_secs(15);
+
+/// How long a host may take until its replica can be filled. It allocates the room first.
+const FILL_BEGINS_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// One move at one moment.
+struct Move<'a> {
+    view: &'a ClusterView,
+    job: &'a JobSpec,
+    guest: &'a GuestName,
+    to: &'a GuestPlace,
+    now: Timestamp,
+}
+
+/// The guest's records.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    spec: &'a GuestSpec,
+    assignment: &'a Assignment,
+    /// Of its present owner, at this epoch.
+    report: Option<&'a GuestReport>,
+}
+
+pub(super) fn advance(
+    view: &ClusterView,
+    job: &JobSpec,
+    (guest, to): (&GuestName, &GuestPlace),
+    report: &mut JobReport,
+    now: Timestamp,
+) -> Vec<Effect> {
+    let this = Move { view, job, guest, to, now };
+    if report.state == JobState::Undoing {
+        return this.undo(report);
+    }
+    if report.moving.is_none() {
+        match this.begin() {
+            Ok((moving, steps)) => {
+                report.steps = JobReport::new(job.id, steps).steps;
+                report.moving = Some(moving);
+            }
+            Err(why) => {
+                fail(report, why);
+                return this.undo(report);
+            }
+        }
+    }
+    this.forward(report)
+}
+
+fn fail(report: &mut JobReport, why: String) {
+    report.error = Some(why);
+    go(report, JobState::Undoing);
+}
+
+impl<'a> Move<'a> {
+    fn at(&self) -> Result<At<'a>, String> {
+        let spec = self.view.guests.get(self.guest).ok_or("the guest was deleted meanwhile")?;
+        let assignment = self.view.assignments.get(self.guest).filter(|a| a.guest_id == spec.id);
+        let assignment = assignment.ok_or("the guest has no host yet; it is placed first")?;
+        let report = self.view.guest_reports.get(self.guest).filter(|report| {
+            report.guest_id == spec.id
+                && report.host == assignment.host
+                && report.epoch == assignment.epoch
+                && self.view.liveness(&report.host) == Liveness::Live(report.boot_id)
+        });
+        Ok(At { spec, assignment, report })
+    }
+
+    /// What is to be done, or why it cannot be.
+    fn begin(&self) -> Result<(Moving, Vec<&'static str>), String> {
+        let at = self.at()?;
+        let (spec, now) = (at.spec, at.assignment);
+        let first = |job: &JobSpec| (job.created_at, job.id);
+        let begun = |job: &JobSpec| self.view.job_reports.get(&job.id).is_some_and(|r| r.moving.is_some());
+        let mut others = move_of(self.view, self.guest).filter(|job| job.id != self.job.id);
+        if others.any(|other| begun(other) || first(other) < first(self.job)) {
+            return Err("another move of it is under way".into());
+        }
+        if spec.deleting {
+            return Err("the guest is being deleted".into());
+        }
+        if spec.disks.is_empty() || spec.disks.iter().any(|disk| disk.pool == Pool::Local) {
+            return Err(format!("its disks are local: {} alone holds them", now.host));
+        }
+        if !self.view.is_live(&now.host) {
+            return Err(format!(
+                "its host {} is lost; it is recovered by itself, if that can be done",
+                now.host
+            ));
+        }
+        let target = self.secondary(now);
+        if target.as_ref() == Some(&self.to.host) {
+            return Err(format!("both of its copies would be on {}", self.to.host));
+        }
+        let newcomers = std::iter::once(&self.to.host).chain(&target);
+        for host in newcomers.filter(|host| **host != now.host) {
+            let holds = now.secondary.as_ref() == Some(host);
+            self.may_come(host, holds && host != &self.to.host)?;
+        }
+        let steps = steps(now, &self.to.host, target.as_ref());
+        let copies = steps.contains(&FILL_HOST) || steps.contains(&FILL_SECONDARY);
+        if copies && (spec.power == PowerWish::Stopped || is_stopped(at)) {
+            return Err(not_copied_while_stopped());
+        }
+        let from = GuestPlace { host: now.host.clone(), secondary: now.secondary.clone() };
+        let moving = Moving {
+            from,
+            epoch: now.epoch,
+            waits_since: None,
+            how: None,
+            down_since: None,
+            returning: false,
+            dropping: false,
+        };
+        Ok((moving, steps))
+    }
+
+    /// Where the secondary shall be: where a copy is anyway, if nobody said.
+    fn secondary(&self, now: &Assignment) -> Option<HostName> {
+        let kept = if now.host == self.to.host { now.secondary.clone() } else { Some(now.host.clone()) };
+        self.to.secondary.clone().or(kept)
+    }
+
+    /// Whether a host may be given the guest or a replica of it. One that only keeps what it has may be on its
+    /// way out.
+    fn may_come(&self, host: &HostName, keeps: bool) -> Result<(), String> {
+        let record = self.view.hosts.get(host).ok_or(format!("there is no host {host}"))?;
+        if !self.view.is_live(host) {
+            return Err(format!("host {host} is {}", self.view.host_phase(host)));
+        }
+        if record.duty != Duty::Normal && !keeps {
+            return Err(format!("host {host} takes nothing: its duty is {}", record.duty));
+        }
+        Ok(())
+    }
+
+    fn forward(&self, report: &mut JobReport) -> Vec<Effect> {
+        go(report, JobState::Running);
+        let Some(mut moving) = report.moving.clone() else { return vec![] };
+        let at = match self.go_on(report, &moving) {
+            Ok(at) => at,
+            Err(why) => {
+                let running = report.steps.iter_mut().find(|step| step.state == StepState::Running);
+                if let Some(step) = running.filter(|_| !self.job.cancel) {
+                    step.state = StepState::Failed;
+                }
+                fail(report, why);
+                return vec![];
+            }
+        };
+        let mut effects = vec![];
+        let mut failure = None;
+        for step in report.steps.iter_mut().filter(|step| step.state != StepState::Done) {
+            step.state = StepState::Running;
+            step.note = None;
+            match self.step(&step.name, at, &mut moving) {
+                Seen::Done => {
+                    step.state = StepState::Done;
+                    moving.waits_since = None;
+                    if step.name == START {
+                        effects.push(self.tell(at, &moving));
+                    }
+                }
+                Seen::Waits(note) => {
+                    step.note = Some(note);
+                    break;
+                }
+                Seen::Does(more, note) => {
+                    step.note = Some(note);
+                    effects.extend(more);
+                    break;
+                }
+                Seen::Fails(why) => {
+                    step.state = StepState::Failed;
+                    moving.returning = step.name == START;
+                    failure = Some(why);
+                    break;
+                }
+            }
+        }
+        report.moving = Some(moving);
+        match failure {
+            Some(why) => fail(report, why),
+            None if report.steps.iter().all(|step| step.state == StepState::Done) => {
+                end(report, JobState::Done, self.now);
+            }
+            None => {}
+        }
+        effects
+    }
+
+    /// Whether the move may go on at all.
+    fn go_on(&self, report: &JobReport, moving: &Moving) -> Result<At<'a>, String> {
+        let at = self.at()?;
+        if at.spec.deleting {
+            return Err("the guest is being deleted".into());
+        }
+        if at.assignment.epoch != moving.epoch {
+            let Assignment { host, why, .. } = at.assignment;
+            return Err(format!("the guest has come to {host} meanwhile: {why}"));
+        }
+        let step = report.steps.iter().find(|step| step.state != StepState::Done);
+        // Once the guest has changed its host, or the new pair is in sync, the rest is quicker than going back.
+        let late = step.is_none_or(|step| step.name == START || step.name == DROP);
+        if self.job.cancel && !late {
+            return Err("it was cancelled".into());
+        }
+        Ok(at)
+    }
+
+    fn step(&self, name: &str, at: At<'_>, moving: &mut Moving) -> Seen {
+        match name {
+            FILL_HOST => self.fill(at, &self.to.host, moving),
+            HAND_OVER => self.hand_over(at, moving),
+            START => start(at),
+            FILL_SECONDARY => match &self.to.secondary {
+                Some(secondary) => self.fill(at, secondary, moving),
+                None => Seen::Done,
+            },
+            DROP => self.drop_old(at, moving),
+            other => Seen::Fails(format!("this build knows no step '{other}'")),
+        }
+    }
+
+    fn boot(&self, host: &HostName) -> Option<BootId> {
+        match self.view.liveness(host) {
+            Liveness::Live(boot) => Some(boot),
+            Liveness::Lost => None,
+        }
+    }
+
+    /// Whether the boot of a host that is live now holds every acknowledged write, by the word of the present
+    /// owner.
+    fn is_in_sync(&self, at: At<'_>, host: &HostName) -> bool {
+        self.boot(host).is_some_and(|boot| {
+            at.spec.disks.iter().all(|disk| {
+                let set = self.view.in_sync.get(&disk.volume);
+                set.is_some_and(|set| set.epoch == at.assignment.epoch && set.contains(host, boot))
+            })
+        })
+    }
+
+    /// The in-sync replica beside the owner's, by the records, if its host is live in that boot.
+    fn other_in_sync(&self, at: At<'_>) -> Option<HostName> {
+        let disk = at.spec.disks.first()?;
+        let mut members = self.view.in_sync.get(&disk.volume)?.members.iter();
+        let other = members.find(|replica| replica.host != at.assignment.host)?;
+        self.is_in_sync(at, &other.host).then(|| other.host.clone())
+    }
+
+    fn compare_in_sync(&self, at: At<'_>) -> impl Iterator<Item = Effect> {
+        let volumes: Vec<VolumeId> = at.spec.disks.iter().map(|disk| disk.volume).collect();
+        volumes.into_iter().map(|volume| Effect::Compare(RestsOn::InSync(volume)))
+    }
+
+    /// Puts the secondary on `target` and waits until it is in sync.
+    fn fill(&self, at: At<'_>, target: &HostName, moving: &mut Moving) -> Seen {
+        let Assignment { host: owner, secondary, .. } = at.assignment;
+        if secondary.as_ref() == Some(target) && self.is_in_sync(at, target) {
+            return Seen::Done;
+        }
+        if is_stopped(at) {
+            return Seen::Fails(not_copied_while_stopped());
+        }
+        if !self.view.is_live(owner) {
+            return match self.other_in_sync(at) {
+                Some(other) => {
+                    Seen::Fails(format!("{owner} is lost, and {other} has what is needed to go on"))
+                }
+                None => Seen::Waits(format!("{owner} is lost")),
+            };
+        }
+        if secondary.as_ref() == Some(target) {
+            return self.wait_for_fill(at, target, moving);
+        }
+        if !self.view.is_live(target) {
+            return Seen::Fails(format!("{target} is lost"));
+        }
+        let running = at.report.is_some_and(|report| report.state == GuestState::Running);
+        if at.assignment.handover.is_some() || !running {
+            return Seen::Waits(format!("it does not run on {owner} yet"));
+        }
+        if self.drops(at).any(|drop| &drop.host == target) {
+            return Seen::Waits(format!("{target} has an older replica to delete first"));
+        }
+        let to = Assignment { secondary: Some(target.clone()), ..at.assignment.clone() };
+        let effects = vec![Effect::Reassign(to), Effect::Compare(RestsOn::Session(target.clone()))];
+        Seen::Does(effects, format!("{target} makes room for a replica"))
+    }
+
+    fn wait_for_fill(&self, at: At<'_>, target: &HostName, moving: &mut Moving) -> Seen {
+        let volumes = at.report.map(|report| report.volumes.as_slice()).unwrap_or_default();
+        let filling = volumes.iter().any(|volume| volume.state == VolumeState::Syncing);
+        let live = self.view.is_live(target);
+        if live && filling {
+            moving.waits_since = None;
+            let (done, total) = volumes
+                .iter()
+                .filter_map(|volume| volume.fill)
+                .fold((0, 0), |(done, total), fill| (done + fill.done, total + fill.total));
+            let percent = if total == 0 { 0 } else { u128::from(done) * 100 / u128::from(total) };
+            return Seen::Waits(format!("{target} is filled: {percent} %"));
+        }
+        let waited = self.now.duration_since(*moving.waits_since.get_or_insert(self.now));
+        if !live {
+            let back = self.way_back(at, moving);
+            return match back.filter(|_| waited >= MISSING_MAX) {
+                Some(back) => {
+                    Seen::Fails(format!("{target} was lost while it was filled; {back} is filled again"))
+                }
+                None => Seen::Waits(format!("{target} is lost")),
+            };
+        }
+        let problem = self.problem_of(target);
+        if waited >= FILL_BEGINS_WITHIN {
+            let why = problem.unwrap_or_else(|| "it does not say why".into());
+            return Seen::Fails(format!("{target} serves no replica that could be filled: {why}"));
+        }
+        Seen::Waits(problem.unwrap_or_else(|| format!("{target} makes room for a replica")))
+    }
+
+    /// What a host says of this guest.
+    fn problem_of(&self, host: &HostName) -> Option<String> {
+        let problems = &self.view.host_reports.get(host)?.problems;
+        let about = format!("{}: ", self.guest);
+        problems.iter().find_map(|problem| Some(format!("{host}: {}", problem.strip_prefix(&about)?)))
+    }
+
+    fn hand_over(&self, at: At<'_>, moving: &mut Moving) -> Seen {
+        let (now, to) = (at.assignment, &self.to.host);
+        if now.host == *to {
+            return Seen::Done;
+        }
+        if now.secondary.as_ref() != Some(to) {
+            return Seen::Fails(format!("its secondary is not on {to} any more"));
+        }
+        let pending = now.handover.as_ref();
+        if !self.is_in_sync(at, to) {
+            return if !self.view.is_live(to) {
+                Seen::Fails(format!("{to} was lost before the guest was handed over"))
+            } else if pending.is_some() {
+                Seen::Fails(format!("the replica on {to} fell behind before the guest was handed over"))
+            } else if is_stopped(at) {
+                Seen::Fails(format!("the replica on {to} is not in sync, and {}", not_copied_while_stopped()))
+            } else {
+                Seen::Waits(format!("the replica on {to} is not in sync yet"))
+            };
+        }
+        let Some(report) = at.report else { return Seen::Waits(format!("{} does not report it", now.host)) };
+        match (pending, report.state) {
+            (Some(_), GuestState::Stopped) => {
+                let why = format!("moved from {}, as {} asked", now.host, self.job.requested_by);
+                Seen::Does(self.swap(at, report, (to, why), moving), format!("{to} takes it over"))
+            }
+            (Some(_), GuestState::Failed) => Seen::Fails(message(report.message.as_ref())),
+            (Some(_), state) => {
+                if state == GuestState::Stopping {
+                    moving.down_since.get_or_insert(report.since);
+                }
+                Seen::Waits(format!("{} shuts it down", now.host))
+            }
+            (None, GuestState::Running | GuestState::Stopped | GuestState::Failed) => {
+                Seen::Does(self.ask_handover(at, to), format!("{} is asked to hand it over", now.host))
+            }
+            (None, _) => Seen::Waits(format!("it does not run on {} yet", now.host)),
+        }
+    }
+
+    fn ask_handover(&self, at: At<'_>, to: &HostName) -> Vec<Effect> {
+        let handover = Handover { to: to.clone(), how: HandoverKind::Restart, job: self.job.id };
+        let asked = Assignment { handover: Some(handover), ..at.assignment.clone() };
+        let mut effects = vec![Effect::Reassign(asked), Effect::Compare(RestsOn::Session(to.clone()))];
+        effects.extend(self.compare_in_sync(at));
+        effects
+    }
+
+    /// The change of owner. It rests on everything that was looked at.
+    fn swap(
+        &self,
+        at: At<'_>,
+        report: &GuestReport,
+        (to, why): (&HostName, String),
+        moving: &mut Moving,
+    ) -> Vec<Effect> {
+        let from = &at.assignment.host;
+        let old = Replica { host: from.clone(), boot_id: report.boot_id };
+        let clean = ended_cleanly(report) && self.is_in_sync(at, from);
+        let next = Assignment {
+            host: to.clone(),
+            epoch: at.assignment.epoch.next(),
+            secondary: Some(from.clone()),
+            why,
+            handover: None,
+            handed_over_by: clean.then_some(old),
+            ..at.assignment.clone()
+        };
+        moving.epoch = next.epoch;
+        moving.how = Some(HandoverKind::Restart);
+        moving.down_since = down_since(at.spec, report).map(|ended| moving.down_since.unwrap_or(ended));
+        let mut effects = vec![
+            Effect::Reassign(next),
+            Effect::Compare(RestsOn::GuestReport(self.guest.clone())),
+            Effect::Compare(RestsOn::Session(from.clone())),
+            Effect::Compare(RestsOn::Session(to.clone())),
+        ];
+        effects.extend(self.compare_in_sync(at));
+        effects
+    }
+
+    fn tell(&self, at: At<'_>, moving: &Moving) -> Effect {
+        let (from, to) = (&moving.from.host, &at.assignment.host);
+        let how = moving.how.map(|how| format!(" {how}")).unwrap_or_default();
+        let up = at.report.filter(|report| report.state == GuestState::Running).map(|report| report.since);
+        let down = match (moving.down_since, up) {
+            // Two hosts' clocks: a small difference may make it negative.
+            (Some(since), Some(up)) => {
+                format!("; it was down for {:.1} s", up.duration_since(since).as_secs_f64().max(0.0))
+            }
+            (None, _) | (_, None) => "; it did not run".to_owned(),
+        };
+        Effect::Tell {
+            kind: EventKind::GuestMoved,
+            subject: format!("guest/{}", self.guest),
+            message: format!("'{}' moved from {from} to {to}{how}{down}", self.guest),
+        }
+    }
+
+    /// Hosts that this move had to do with, and that have no part in the guest any more.
+    fn leavers(&self, at: At<'_>, moving: &Moving) -> BTreeSet<HostName> {
+        let GuestPlace { host, secondary } = &moving.from;
+        let involved = [host, &self.to.host].into_iter().chain(secondary).chain(&self.to.secondary);
+        let part = |host: &&HostName| {
+            *host == &at.assignment.host
+                || at.assignment.secondary.as_ref() == Some(host)
+                || at.spec.disks.iter().any(|disk| {
+                    self.view.in_sync.get(&disk.volume).is_some_and(|set| set.contains_host(host))
+                })
+        };
+        involved.filter(|host| !part(host)).cloned().collect()
+    }
+
+    fn drops(&self, at: At<'_>) -> impl Iterator<Item = &'a ReplicaDrop> {
+        let volumes: BTreeSet<VolumeId> = at.spec.disks.iter().map(|disk| disk.volume).collect();
+        self.view.drops.values().filter(move |drop| volumes.contains(&drop.volume))
+    }
+
+    fn order_drops(&self, at: At<'_>, moving: &mut Moving) -> Vec<Effect> {
+        moving.dropping = true;
+        let leavers = self.leavers(at, moving);
+        let orders = leavers.iter().flat_map(|host| {
+            at.spec.disks.iter().map(|disk| {
+                Effect::DropReplica(ReplicaDrop {
+                    host: host.clone(),
+                    volume: disk.volume,
+                    guest_id: at.spec.id,
+                    why: format!("'{}' has its replicas elsewhere now", self.guest),
+                })
+            })
+        });
+        orders.chain(self.compare_in_sync(at)).collect()
+    }
+
+    fn drop_old(&self, at: At<'_>, moving: &mut Moving) -> Seen {
+        if !moving.dropping {
+            let pair = at.assignment.secondary.iter().chain([&at.assignment.host]);
+            if let Some(behind) = pair.into_iter().find(|host| !self.is_in_sync(at, host)) {
+                return Seen::Waits(format!("the replica on {behind} is not in sync"));
+            }
+            let effects = self.order_drops(at, moving);
+            return Seen::Does(effects, "the old hosts are told".into());
+        }
+        // A host that is lost deletes its replica when it returns.
+        match self.drops(at).find(|drop| self.view.is_live(&drop.host)) {
+            Some(drop) => Seen::Waits(format!("{} deletes its replica", drop.host)),
+            None => Seen::Done,
+        }
+    }
+
+    /// Where the secondary was before this move put it elsewhere, if that host is live.
+    fn way_back(&self, at: At<'_>, moving: &Moving) -> Option<HostName> {
+        let before = if at.assignment.host == moving.from.host {
+            moving.from.secondary.clone()
+        } else {
+            Some(moving.from.host.clone())
+        };
+        self.other_in_sync(at).or(before).filter(|host| self.view.is_live(host))
+    }
+
+    fn undo(&self, report: &mut JobReport) -> Vec<Effect> {
+        if let (Some(mut moving), Ok(at)) = (report.moving.clone(), self.at()) {
+            let taken_back = self.take_back(at, &mut moving);
+            report.moving = Some(moving);
+            if let Some(effects) = taken_back {
+                return effects;
+            }
+        }
+        for step in report.steps.iter_mut() {
+            step.note = None;
+            if step.state == StepState::Running {
+                step.state = StepState::Undone;
+            }
+        }
+        end(report, if self.job.cancel { JobState::Cancelled } else { JobState::Failed }, self.now);
+        vec![]
+    }
+
+    /// The next thing to take back; nothing to do while it is waited for. `None`: all that can be is taken back.
+    fn take_back(&self, at: At<'_>, moving: &mut Moving) -> Option<Vec<Effect>> {
+        let now = at.assignment;
+        let home = moving.from.host.clone();
+        let pending = now.handover.as_ref().filter(|handover| handover.job == self.job.id);
+        if let Some(handover) = pending {
+            return if handover.to == home && now.host != home && self.is_in_sync(at, &home) {
+                Some(self.go_home(at, &home, moving))
+            } else {
+                Some(vec![Effect::Reassign(Assignment { handover: None, ..now.clone() })])
+            };
+        }
+        if self.is_stranded(at, &home, moving) {
+            return Some(self.ask_handover(at, &home));
+        }
+        let placed_by_this = |secondary: &HostName| {
+            now.epoch == moving.epoch
+                && [Some(&self.to.host), self.to.secondary.as_ref()].contains(&Some(secondary))
+        };
+        if let Some(secondary) = now.secondary.as_ref().filter(|secondary| placed_by_this(secondary))
+            && !self.is_in_sync(at, secondary)
+            && !at.spec.deleting
+            && let Some(back) = self.way_back(at, moving).filter(|back| back != secondary)
+        {
+            return Some(vec![Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() })]);
+        }
+        if moving.dropping || self.leavers(at, moving).is_empty() {
+            return None;
+        }
+        Some(self.order_drops(at, moving))
+    }
+
+    /// Whether the guest has come to its new host by this move, does not start there, and could go back.
+    fn is_stranded(&self, at: At<'_>, home: &HostName, moving: &Moving) -> bool {
+        let now = at.assignment;
+        let came = moving.returning && now.epoch == moving.epoch && now.host == self.to.host;
+        // It may have started at last. While it is tried, the report says so for a moment.
+        let runs = at.report.is_none_or(|report| report.state == GuestState::Running);
+        came && !runs && now.secondary.as_ref() == Some(home) && self.is_in_sync(at, home)
+    }
+
+    fn go_home(&self, at: At<'_>, home: &HostName, moving: &mut Moving) -> Vec<Effect> {
+        let Some(report) = at.report.filter(|report| report.state == GuestState::Stopped) else {
+            return vec![];
+        };
+        let from = &at.assignment.host;
+        let why = format!("it did not start on {from}, and came back");
+        let message = format!("'{}' goes back from {from} to {home}: it did not start", self.guest);
+        let mut effects = self.swap(at, report, (home, why), moving);
+        let subject = format!("guest/{}", self.guest);
+        effects.push(Effect::Tell { kind: EventKind::GuestMoved, subject, message });
+        effects
+    }
+}
+
+/// The steps from where a guest is to where it shall be.
+fn steps(now: &Assignment, host: &HostName, secondary: Option<&HostName>) -> Vec<&'static str> {
+    let moves = &now.host != host;
+    let fills_host = moves && now.secondary.as_ref() != Some(host);
+    // After the guest has moved, its old host holds the secondary.
+    let after = if moves { Some(&now.host) } else { now.secondary.as_ref() };
+    let fills_secondary = secondary.is_some() && after != secondary;
+    let mut steps = vec![];
+    if fills_host {
+        steps.push(FILL_HOST);
+    }
+    if moves {
+        steps.extend([HAND_OVER, START]);
+    }
+    if fills_secondary {
+        steps.push(FILL_SECONDARY);
+    }
+    if fills_host || fills_secondary {
+        steps.push(DROP);
+    }
+    steps
+}
+
+/// Whether the new owner runs the guest, if it is to run.
+fn start(at: At<'_>) -> Seen {
+    let host = &at.assignment.host;
+    let Some(report) = at.report else { return Seen::Waits(format!("{host} takes it over")) };
+    let note = report.message.clone();
+    match report.state {
+        GuestState::Running if report.boot_generation >= at.spec.boot_generation => Seen::Done,
+        GuestState::Stopped => Seen::Done,
+        GuestState::Failed => Seen::Fails(format!("it does not start on {host}: {}", message(note.as_ref()))),
+        GuestState::Preparing
+        | GuestState::Starting
+        | GuestState::Running
+        | GuestState::Stopping
+        | GuestState::Deleted => Seen::Waits(note.unwrap_or_else(|| format!("{host} starts it"))),
+    }
+}
+
+fn is_stopped(at: At<'_>) -> bool {
+    at.report.is_some_and(|report| report.state == GuestState::Stopped) && at.assignment.handover.is_none()
+}
+
+fn not_copied_while_stopped() -> String {
+    "it does not run: a disk is copied only while its guest runs, so start it first".into()
+}
+
+/// Whether the guest's last run ended so that both of its replicas are the same; see decision 0013.
+fn ended_cleanly(report: &GuestReport) -> bool {
+    report.exit.as_ref().is_some_and(|exit| {
+        exit.boot_generation == report.boot_generation
+            && matches!(exit.reason, ExitReason::GuestShutdown | ExitReason::Stopped)
+    })
+}
+
+/// When the machine of a guest that is to run ended, to be handed over.
+fn down_since(spec: &GuestSpec, report: &GuestReport) -> Option<Timestamp> {
+    let exit = report.exit.as_ref().filter(|exit| exit.boot_generation == report.boot_generation)?;
+    (spec.power == PowerWish::Running && exit.reason != ExitReason::GuestShutdown).then_some(exit.at)
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

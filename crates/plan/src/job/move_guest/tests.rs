@@ -1,0 +1,291 @@
+use super::world::{Fault, World};
+use super::*;
+use crate::fixture::{self, cluster};
+use crate::job::advance;
+use model::{JobKind, PowerWish};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// Ticks until everything must have come to rest, whatever happened.
+const REST_AFTER: u32 = 200;
+
+fn place(host: &str, secondary: &str) -> GuestPlace {
+    GuestPlace { host: fixture::host(host), secondary: Some(fixture::host(secondary)) }
+}
+
+/// Every move that begins on host1 + host2.
+fn moves() -> [GuestPlace; 5] {
+    [
+        place("host2", "host1"),
+        place("host1", "host3"),
+        place("host3", "host1"),
+        place("host3", "host2"),
+        place("host2", "host3"),
+    ]
+}
+
+/// Runs a move to its end and for a while after. `strikes`: what happens at which tick.
+fn play(to: &GuestPlace, strikes: &[(u32, Fault, &str)]) -> World {
+    let mut world = World::new(to.clone());
+    for tick in 0..REST_AFTER {
+        for (_, fault, host) in strikes.iter().filter(|(at, ..)| *at == tick) {
+            world.strike(*fault, &fixture::host(host));
+        }
+        world.tick();
+    }
+    world
+}
+
+/// As [`play`]; tells the whole story when something is wrong.
+fn check(to: &GuestPlace, strikes: &[(u32, Fault, &str)]) -> World {
+    let checked = std::panic::catch_unwind(|| {
+        let world = play(to, strikes);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check_end()));
+        if ended.is_err() {
+            panic!("{}", world.story.join("\n"));
+        }
+        world
+    });
+    checked.unwrap_or_else(|_| panic!("moving to {to} went wrong with {strikes:?}"))
+}
+
+/// How many ticks a move takes when nothing happens.
+fn length(to: &GuestPlace) -> u32 {
+    let mut world = World::new(to.clone());
+    while !world.is_over() && world.ticks() < REST_AFTER {
+        world.tick();
+    }
+    world.ticks()
+}
+
+#[test]
+fn every_move_arrives_when_nothing_happens() {
+    for to in moves() {
+        let world = check(&to, &[]);
+        assert_eq!(world.report().unwrap().state, JobState::Done, "{:?}", world.report());
+        let assignment = world.assignment();
+        assert_eq!((&assignment.host, assignment.secondary.as_ref()), (&to.host, to.secondary.as_ref()));
+        let swaps = u64::from(to.host.as_str() != "host1");
+        assert_eq!(assignment.epoch.0, 1 + swaps);
+        assert!(world.acknowledged() > u64::from(REST_AFTER) / 3, "the guest wrote most of the time");
+    }
+}
+
+#[test]
+fn a_swap_of_roles_copies_nothing_and_is_never_on_one_replica() {
+    let world = check(&place("host2", "host1"), &[]);
+    let told = |what: &str| world.story.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((told("Attach("), told("AttachSame(")), (0, 1), "{}", world.story.join("\n"));
+}
+
+#[test]
+fn whoever_dies_at_whatever_moment_one_owner_is_left_and_nothing_is_lost() {
+    for to in moves() {
+        for tick in 0..length(&to) + 3 {
+            for host in ["host1", "host2", "host3"] {
+                check(&to, &[(tick, Fault::PowerOff, host)]);
+                check(&to, &[(tick, Fault::DaemonDies, host)]);
+                check(&to, &[(tick, Fault::MachineDies, host)]);
+                check(&to, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::MachineDies, host)]);
+            }
+            check(&to, &[(tick, Fault::NoLeader, "host1")]);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_beside_a_host_makes_it_no_worse() {
+    for to in moves() {
+        for tick in (0..length(&to)).step_by(2) {
+            for (dead, restarted) in
+                [("host1", "host2"), ("host2", "host1"), ("host3", "host1"), ("host1", "host3")]
+            {
+                for later in [1, 4, 8] {
+                    let second = (tick + later, Fault::DaemonDies, restarted);
+                    check(&to, &[(tick, Fault::PowerOff, dead), second]);
+                }
+            }
+        }
+    }
+}
+
+fn job_to(to: GuestPlace, number: u128) -> JobSpec {
+    JobSpec {
+        id: model::JobId(uuid::Uuid::from_u128(number)),
+        kind: JobKind::MoveGuest { guest: "a".parse().unwrap(), to },
+        created_at: NOW,
+        requested_by: "admin".into(),
+        runner: None,
+        cancel: false,
+    }
+}
+
+/// A guest on host1 + host2 of three hosts.
+fn three_hosts() -> ClusterView {
+    let mut view = cluster(3);
+    fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+    view
+}
+
+/// What a move says when it cannot even begin.
+fn refusal(view: &ClusterView, to: GuestPlace) -> String {
+    let (report, effects) = advance(view, &job_to(to, 1), None, NOW).unwrap();
+    assert_eq!((report.state, effects), (JobState::Failed, vec![]));
+    report.error.unwrap()
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is_done() {
+    let check = |change: fn(&mut ClusterView), to: GuestPlace, why: &str| {
+        let mut view = three_hosts();
+        change(&mut view);
+        assert_eq!(refusal(&view, to), why);
+    };
+    let name = "a".parse::<GuestName>().unwrap();
+    check(|_| {}, place("host2", "host2"), "both of its copies would be on host2");
+    check(|_| {}, place("host9", "host1"), "there is no host host9");
+    check(
+        |view| fixture::put(view, "a", Pool::Local, "host1", None),
+        place("host2", "host1"),
+        "its disks are local: host1 alone holds them",
+    );
+    check(|view| fixture::power_off(view, "host3"), place("host3", "host1"), "host host3 is lost");
+    check(
+        |view| fixture::power_off(view, "host1"),
+        place("host2", "host1"),
+        "its host host1 is lost; it is recovered by itself, if that can be done",
+    );
+    check(
+        |view| view.hosts.get_mut(&fixture::host("host3")).unwrap().duty = Duty::Draining,
+        place("host3", "host1"),
+        "host host3 takes nothing: its duty is draining",
+    );
+    let mut view = three_hosts();
+    view.guests.get_mut(&name).unwrap().power = PowerWish::Stopped;
+    let stopped = "it does not run: a disk is copied only while its guest runs, so start it first";
+    assert_eq!(refusal(&view, place("host3", "host1")), stopped);
+    view = three_hosts();
+    view.assignments.clear();
+    assert_eq!(refusal(&view, place("host2", "host1")), "the guest has no host yet; it is placed first");
+}
+
+#[test]
+fn a_host_that_is_being_drained_may_keep_the_replica_that_a_guest_leaves_on_it() {
+    let mut view = three_hosts();
+    view.hosts.get_mut(&fixture::host("host1")).unwrap().duty = Duty::Maintenance;
+    let (report, _) = advance(&view, &job_to(place("host2", "host1"), 1), None, NOW).unwrap();
+    assert_eq!(report.state, JobState::Running, "{report:?}");
+}
+
+#[test]
+fn of_two_moves_of_one_guest_the_second_fails_at_once() {
+    let mut view = three_hosts();
+    let (first, second) = (job_to(place("host2", "host1"), 1), job_to(place("host3", "host1"), 2));
+    for job in [&first, &second] {
+        view.jobs.insert(job.id, job.clone());
+    }
+    assert_eq!(refusal_of(&view, &second), "another move of it is under way");
+    let (report, _) = advance(&view, &first, None, NOW).unwrap();
+    // Whichever has begun goes on, whatever the order of the two.
+    let begun = JobReport { id: second.id, ..report };
+    view.job_reports.insert(second.id, begun);
+    assert_eq!(refusal_of(&view, &first), "another move of it is under way");
+}
+
+fn refusal_of(view: &ClusterView, job: &JobSpec) -> String {
+    advance(view, job, None, NOW).unwrap().0.error.unwrap()
+}
+
+#[test]
+fn a_move_that_is_cancelled_while_it_fills_leaves_everything_as_it_was() {
+    let mut world = World::new(place("host3", "host1"));
+    while world.view.in_sync.values().any(|set| set.contains_host(&fixture::host("host2"))) {
+        world.tick();
+    }
+    let id = world.job.id;
+    world.view.jobs.get_mut(&id).unwrap().cancel = true;
+    for _ in 0..REST_AFTER {
+        world.tick();
+    }
+    world.check_end();
+    assert_eq!(world.report().unwrap().state, JobState::Cancelled);
+    assert_eq!((world.assignment().host.as_str(), world.assignment().epoch.0), ("host1", 1));
+    assert_eq!(world.holders(), ["host1", "host2"]);
+}
+
+#[test]
+fn a_move_that_is_cancelled_while_the_guest_is_handed_over_starts_it_again_where_it_was() {
+    let mut world = World::new(place("host2", "host1"));
+    while world.assignment().handover.is_none() {
+        world.tick();
+    }
+    let id = world.job.id;
+    world.view.jobs.get_mut(&id).unwrap().cancel = true;
+    for _ in 0..REST_AFTER {
+        world.tick();
+    }
+    world.check_end();
+    assert_eq!(world.report().unwrap().state, JobState::Cancelled);
+    assert_eq!((world.assignment().host.as_str(), world.assignment().epoch.0), ("host1", 1));
+}
+
+#[test]
+fn a_host_that_stays_away_while_it_is_filled_sends_the_secondary_back() {
+    let mut world = World::new(place("host1", "host3"));
+    while world.view.in_sync.values().any(|set| set.contains_host(&fixture::host("host2"))) {
+        world.tick();
+    }
+    world.strike(Fault::PowerOff, &fixture::host("host3"));
+    while !world.is_over() {
+        world.tick();
+    }
+    let report = world.report().unwrap();
+    assert_eq!(report.state, JobState::Failed);
+    let why = "host3 was lost while it was filled; host2 is filled again";
+    assert_eq!(report.error.as_deref(), Some(why));
+    assert_eq!(world.assignment().secondary, Some(fixture::host("host2")));
+}
+
+#[test]
+fn the_guests_host_is_lost_before_the_new_secondary_was_ready_and_the_old_one_takes_over() {
+    let mut world = World::new(place("host1", "host3"));
+    while world.assignment().secondary != Some(fixture::host("host3")) {
+        world.tick();
+    }
+    world.strike(Fault::PowerOff, &fixture::host("host1"));
+    for _ in 0..20 {
+        world.tick();
+    }
+    assert_eq!(world.assignment().host, fixture::host("host2"), "{}", world.story.join("\n"));
+}
+
+#[test]
+fn a_guest_that_was_moved_says_for_how_long_it_was_down() {
+    let world = check(&place("host2", "host1"), &[]);
+    let told = world.story.iter().find(|line| line.contains("moved from")).unwrap();
+    assert!(told.contains("'a' moved from host1 to host2 by a restart; it was down for "), "{told}");
+}
+
+#[test]
+fn a_guest_that_does_not_start_on_its_new_host_comes_back() {
+    let world = check(&place("host2", "host1"), &[(0, Fault::CannotStart, "host2")]);
+    let report = world.report().unwrap();
+    assert_eq!(report.state, JobState::Failed);
+    assert!(report.error.as_ref().unwrap().contains("it does not start on host2"), "{report:?}");
+    assert_eq!((world.assignment().host.as_str(), world.assignment().epoch.0), ("host1", 3));
+    let copies = world.story.iter().filter(|line| line.contains("Attach(")).count();
+    assert_eq!(copies, 0, "nothing is copied: {}", world.story.join("\n"));
+}
+
+#[test]
+fn a_guest_that_comes_back_survives_whoever_dies() {
+    let to = place("host2", "host1");
+    for tick in 0..40 {
+        for (fault, host) in
+            [(Fault::PowerOff, "host1"), (Fault::DaemonDies, "host1"), (Fault::DaemonDies, "host2")]
+        {
+            let world = play(&to, &[(0, Fault::CannotStart, "host2"), (tick, fault, host)]);
+            assert!(world.is_over(), "{}", world.story.join("\n"));
+        }
+    }
+}
