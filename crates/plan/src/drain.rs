@@ -219,7 +219,13 @@ impl<'a> Plan<'_, '_, 'a> {
         }
         match self.inventory.stay(guest).map(|stay| stay.cause) {
             None | Some(StayCause::Stopped | StayCause::Young) => true,
-            Some(StayCause::NoHost | StayCause::Pinned | StayCause::Local | StayCause::Busy) => false,
+            Some(
+                StayCause::NoHost
+                | StayCause::Pinned
+                | StayCause::Local
+                | StayCause::Failed
+                | StayCause::Busy,
+            ) => false,
         }
     }
 
@@ -394,11 +400,14 @@ impl<'a> Plan<'_, '_, 'a> {
         }
         if let Some(stay) = self.inventory.stay(guest) {
             match stay.cause {
+                StayCause::NoHost if self.snapshot().guest(guest).storage == Storage::Local => {
+                    return Left::Stuck(format!("{}, and so are its disks", stay.why));
+                }
                 StayCause::NoHost | StayCause::Busy => return Left::Waits(stay.why.clone()),
                 StayCause::Pinned => {
                     return Left::Stuck(format!("{}; `kennel guest set` can change that", stay.why));
                 }
-                StayCause::Local => return Left::Stuck(stay.why.clone()),
+                StayCause::Local | StayCause::Failed => return Left::Stuck(stay.why.clone()),
                 StayCause::Stopped | StayCause::Young => {}
             }
         }
@@ -431,7 +440,7 @@ impl<'a> Plan<'_, '_, 'a> {
         if let Some(stay) = self.inventory.stay(guest) {
             match stay.cause {
                 StayCause::NoHost | StayCause::Busy => return Left::Waits(stay.why.clone()),
-                StayCause::Local => return Left::Stuck(stay.why.clone()),
+                StayCause::Local | StayCause::Failed => return Left::Stuck(stay.why.clone()),
                 StayCause::Pinned | StayCause::Stopped | StayCause::Young => {}
             }
         }

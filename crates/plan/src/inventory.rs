@@ -80,6 +80,8 @@ pub enum StayCause {
     Local,
     /// It is stopped: its roles may swap, its disks cannot be copied.
     Stopped,
+    /// It does not run though it should; its host tries again and again.
+    Failed,
     /// Something is under way with it: it starts, is moved, is filled, is deleted.
     Busy,
     /// It was not measured for long enough to be moved for the load's sake.
@@ -406,8 +408,11 @@ impl Inventory {
         let report = self.view.guest_reports.get(&spec.name);
         match GuestPhase::derive(spec, Some(assignment), report, &self.view) {
             GuestPhase::Running | GuestPhase::Stopped => {}
-            phase @ (GuestPhase::Failed | GuestPhase::Unknown | GuestPhase::Waiting) => {
-                return stay(StayCause::Busy, format!("its state is {phase}"));
+            GuestPhase::Failed => {
+                return stay(StayCause::Failed, format!("it failed on {host}, `kennel guest show` says why"));
+            }
+            phase @ (GuestPhase::Unknown | GuestPhase::Waiting) => {
+                return stay(StayCause::NoHost, format!("its state is {phase}"));
             }
             phase @ (GuestPhase::Preparing
             | GuestPhase::Starting

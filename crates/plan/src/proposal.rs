@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::inventory::{Inventory, StayCause};
 use crate::layout::{Breach, Layout};
 use crate::objective::kennel::{self, Kennel};
-use crate::scene::with_scene;
+use crate::scene::{stops, with_scene};
 use crate::search::{self, Move, MoveStep};
 use crate::snapshot::{GroupIx, GuestIx, HostIx, Place, Scope, Snapshot, Strength};
 
@@ -88,6 +88,9 @@ pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
     let mut layout = Layout::new(&inventory.snapshot);
     let mut moves = Vec::with_capacity(plan.moves.len());
     for scored in &plan.moves {
+        if is_barred(&mut layout, scored.step) {
+            break;
+        }
         let why = reason(inventory, &mut layout, scored.step);
         moves.push(PlannedMove {
             score_before: scored.score_before,
@@ -100,12 +103,24 @@ pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
     let held = inventory.stays().filter(|(_, stay)| stay.cause != StayCause::Stopped);
     Proposal {
         score_before: plan.score_before,
-        score_after: plan.score_after,
+        score_after: moves.last().map_or(plan.score_before, |last: &PlannedMove| last.score_after),
         moves,
         remaining: remaining(&layout),
         held: held.map(|(guest, stay)| (inventory.guest_name(guest).clone(), stay.why.clone())).collect(),
         unmeasured: inventory.unmeasured().clone(),
     }
+}
+
+/// Whether a step on the way may not be taken: it may break a rule that neither end of the move breaks. The moves
+/// after it were judged with it made, so a plan ends there; what is left is planned anew when the rest is done.
+fn is_barred(layout: &mut Layout<'_>, step: Move) -> bool {
+    let mut barred = false;
+    for stop in stops(step, layout.snapshot()) {
+        barred = barred || layout.obstacle(step.guest, stop).is_some();
+        layout.put(step.guest, Some(stop));
+    }
+    layout.put(step.guest, Some(step.from));
+    barred
 }
 
 /// Whether a move of a plan is still legal and still worth making, as things are now. `Err`: why not.

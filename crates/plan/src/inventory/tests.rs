@@ -130,13 +130,15 @@ fn what_was_measured_for_a_window_counts_and_nothing_else() {
 #[test]
 fn guests_that_something_is_under_way_with_may_not_move() {
     let mut view = cluster(3);
-    let names = ["dead", "fills", "handed", "here", "local", "moves", "pinned", "starts", "stopped"];
+    let names =
+        ["dead", "failed", "fills", "handed", "here", "local", "moves", "pinned", "starts", "stopped"];
     for name in names {
         put(&mut view, name, Pool::Mirror, "host1", Some("host2"));
     }
     put(&mut view, "lost", Pool::Mirror, "host3", Some("host2"));
     power_off(&mut view, "host3");
     view.guests.get_mut(&guest("dead")).unwrap().deleting = true;
+    view.guest_reports.get_mut(&guest("failed")).unwrap().state = model::GuestState::Failed;
     view.in_sync.get_mut(&fixture::volume("fills")).unwrap().members.pop_last();
     view.guests.get_mut(&guest("local")).unwrap().disks[0].pool = Pool::Local;
     view.guests.get_mut(&guest("pinned")).unwrap().pinned = true;
@@ -157,6 +159,7 @@ fn guests_that_something_is_under_way_with_may_not_move() {
         stays,
         [
             "dead Busy: it is being deleted".to_owned(),
+            "failed Failed: it failed on host1, `kennel guest show` says why".to_owned(),
             format!("fills Busy: its replica on {filled} is being filled"),
             "handed Busy: it is being handed over to host2".to_owned(),
             "here ".to_owned(),
