@@ -1,12 +1,12 @@
 //! What the cluster can still take, and what it survives.
 //!
-//! **The promise.** A cluster promises to survive a loss ([`Promise`]): every guest that runs and that *could* come
+//! **The promise.** A cluster promises to survive a loss (`Promise`): every guest that runs and that *could* come
 //! back has room to. It is judged by doing it: the hosts are taken away and [`crate::recover`] places their guests,
 //! as the leader would. So the promise covers memory, virtual CPUs and `must` rules. Outside of it are:
 //!
 //! - guests on local disks: they wait for their host, whatever room there is;
-//! - under [`Promise::Hosts`], guests both of whose hosts are lost at once: their data is lost with them, and no room
-//!   helps. Under [`Promise::Domain`] they count, for two zones would have helped;
+//! - under `Promise::Hosts`, guests both of whose hosts are lost at once: their data is lost with them, and no room
+//!   helps. Under `Promise::Domain` they count, for two zones would have helped;
 //! - what has nobody left to keep it: one host promises nothing, nor does one zone, and of n hosts n - 1 can be lost.
 //!
 //! A mirrored guest whose other replica is on a host that is lost or in maintenance is *exposed*: the next loss may
@@ -14,7 +14,7 @@
 //! maintenance counts as if it were switched off already, for it will be.
 //!
 //! **Several hosts at once.** The loss of any one host is simulated, host by host. For more at once every combination
-//! is simulated in small clusters; large ones use bounds that never promise too much ([`bound`]).
+//! is simulated in small clusters; large ones use bounds that never promise too much (`bound`).
 //!
 //! [`loss`] is one loss in detail, [`survey`] all of them, [`admit`] compares two surveys, [`fits`] counts how many
 //! guests of a size still fit, [`with_host`] asks all that of a larger cluster.

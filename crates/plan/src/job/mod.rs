@@ -6,8 +6,8 @@
 //!
 //! | jobs | where |
 //! | --- | --- |
-//! | create, start, stop, restart, delete | [`guest`] |
-//! | move a guest | [`move_guest`] |
+//! | create, start, stop, restart, delete | `guest` |
+//! | move a guest | `move_guest` |
 //! | balance; drain a host | [`moves`], which asks the planner |
 
 mod balance;

@@ -1,4 +1,4 @@
-//! Jobs that make several moves: what [`balance`](super::balance) and [`drain`](super::drain) share.
+//! Jobs that make several moves: what balance and drain share.
 //!
 //! Each move is a job of its own, whose id follows from its parent's and from its step's number, and which is
 //! entered in the same transaction that marks the step as begun. So a leader that goes on where another died finds
