@@ -322,7 +322,7 @@ async fn a_move_that_does_not_converge_does_so_once_more_is_allowed() {
     };
     let address = target.listen("127.0.0.1:0".parse().unwrap(), &slow).await.unwrap();
     source.migrate(address, &slow).await.unwrap();
-    hurry(source).await;
+    source.adjust_migration(&MigrationSettings::default()).await.unwrap();
     wait_for_phase(&source, &MigrationPhase::PreSwitchover).await;
 }
 
