@@ -154,11 +154,11 @@ fn sizes_that_do_not_fit(lab: &Lab) {
     };
     check(&["--disk", "512K"], &["is smaller than the image 'tiny' of 1M", "give it 1M or more"]);
     check(&["--disk", "0"], &["disk 0 has no size", "give it one"]);
-    check(&["--disk", "900T"], &["host1: ", "host2: ", "of disk are free, 900T are needed", room]);
-    check(&["--disk", "9000000T", "--disk", "9000000T"], &["of disk are free", room]);
+    check(&["--disk", "900T"], &["host1: ", "host2: ", "of disk is free, 900T is needed", room]);
+    check(&["--disk", "9000000T", "--disk", "9000000T"], &["of disk is free", room]);
     check(&["--disk", "18446744073709551615"], &["make it smaller"]);
-    check(&["--memory", "100T"], &["host1: ", "of memory are free, 100.0T are needed", room]);
-    check(&["--memory", "18446744073709551615"], &["of memory are free", room]);
+    check(&["--memory", "100T"], &["host1: ", "of memory is free, 100.0T is needed", room]);
+    check(&["--memory", "18446744073709551615"], &["of memory is free", room]);
     check(&["--memory", "1M"], &["too little memory", "give it 32M or more"]);
     check(&["--vcpus", "0"], &["cannot have 0 CPUs", "between 1 and 255"]);
     check(&["--address", "192.0.2.1"], &["192.0.2.1 is not in 10.90.0.0/24", "choose one that is"]);
