@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::inventory::{Inventory, StayCause};
 use crate::layout::{Breach, Layout};
 use crate::objective::kennel::{self, Kennel};
-use crate::scene::{stops, with_scene};
+use crate::scene::{obstacle_on_the_way, with_scene};
 use crate::search::{self, Move, MoveStep};
 use crate::snapshot::{GroupIx, GuestIx, HostIx, Place, Scope, Snapshot, Strength};
 
@@ -88,7 +88,8 @@ pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
     let mut layout = Layout::new(&inventory.snapshot);
     let mut moves = Vec::with_capacity(plan.moves.len());
     for scored in &plan.moves {
-        if is_barred(&mut layout, scored.step) {
+        // The moves after it were judged with it made; what is left is planned anew when the rest is done.
+        if obstacle_on_the_way(&mut layout, scored.step, false).is_some() {
             break;
         }
         let why = reason(inventory, &mut layout, scored.step);
@@ -109,18 +110,6 @@ pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
         held: held.map(|(guest, stay)| (inventory.guest_name(guest).clone(), stay.why.clone())).collect(),
         unmeasured: inventory.unmeasured().clone(),
     }
-}
-
-/// Whether a step on the way may not be taken: it may break a rule that neither end of the move breaks. The moves
-/// after it were judged with it made, so a plan ends there; what is left is planned anew when the rest is done.
-fn is_barred(layout: &mut Layout<'_>, step: Move) -> bool {
-    let mut barred = false;
-    for stop in stops(step, layout.snapshot()) {
-        barred = barred || layout.obstacle(step.guest, stop).is_some();
-        layout.put(step.guest, Some(stop));
-    }
-    layout.put(step.guest, Some(step.from));
-    barred
 }
 
 /// Whether a move of a plan is still legal and still worth making, as things are now. `Err`: why not.

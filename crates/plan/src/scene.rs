@@ -59,9 +59,7 @@ impl<'a> Scene<'_, 'a> {
 
     /// Why a guest may not be put somewhere at once.
     pub fn obstacle(&self, guest: GuestIx, place: Place) -> Option<Obstacle> {
-        // A layout names the promise only when nothing else stands in the way.
-        let of_promise = |obstacle: &Obstacle| matches!(obstacle, Obstacle::TakeOver { .. });
-        self.layout.obstacle(guest, place).filter(|obstacle| !self.forced || !of_promise(obstacle))
+        obstacle(&self.layout, guest, place, self.forced)
     }
 
     /// Why a guest may not go to a place, at its end or at a step before; and the place that is refused. A guest
@@ -70,21 +68,38 @@ impl<'a> Scene<'_, 'a> {
         let Some(from) = self.layout.place(guest) else {
             return self.obstacle(guest, to).map(|obstacle| (to, obstacle));
         };
-        let mut found = None;
-        for place in stops(Move { guest, from, to }, self.snapshot()) {
-            if let Some(obstacle) = self.obstacle(guest, place) {
-                found = Some((place, obstacle));
-                break;
-            }
-            self.layout.put(guest, Some(place));
-        }
-        self.layout.put(guest, Some(from));
-        found
+        let forced = self.forced;
+        obstacle_on_the_way(&mut self.layout, Move { guest, from, to }, forced)
     }
 }
 
+/// A layout names the promise only when nothing else stands in the way.
+fn obstacle(layout: &Layout<'_>, guest: GuestIx, place: Place, forced: bool) -> Option<Obstacle> {
+    let of_promise = |obstacle: &Obstacle| matches!(obstacle, Obstacle::TakeOver { .. });
+    layout.obstacle(guest, place).filter(|obstacle| !forced || !of_promise(obstacle))
+}
+
+/// The first place of a move that is refused, and why. A step on the way may break a rule that neither end of the
+/// move breaks. The layout is left as it was.
+pub(crate) fn obstacle_on_the_way(
+    layout: &mut Layout<'_>,
+    step: Move,
+    forced: bool,
+) -> Option<(Place, Obstacle)> {
+    let mut found = None;
+    for place in stops(step, layout.snapshot()) {
+        if let Some(obstacle) = obstacle(layout, step.guest, place, forced) {
+            found = Some((place, obstacle));
+            break;
+        }
+        layout.put(step.guest, Some(place));
+    }
+    layout.put(step.guest, Some(step.from));
+    found
+}
+
 /// Where a guest is after each step of a move; the last one is where it goes, even if no step leads there.
-pub(crate) fn stops(step: Move, snapshot: &Snapshot) -> Vec<Place> {
+fn stops(step: Move, snapshot: &Snapshot) -> Vec<Place> {
     let mut at = step.from;
     let mut stops: Vec<Place> = Vec::new();
     for part in step.steps(snapshot) {
