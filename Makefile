@@ -8,10 +8,11 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 CARGO := cargo
-# The end-to-end tests build labs, which take the machine's cores: one at a time.
+# The end-to-end tests build labs, which mostly wait: so many at a time.
 E2E := --package e2e
+LABS ?= 3
 
-.PHONY: help setup build demo test lint unit doc test-e2e bench
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web bench bench-planner
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -19,16 +20,34 @@ help: ## Show this list
 setup: ## Install what is missing from Debian's packages
 	@scripts/setup
 
-build: setup ## Build kennel and kenneld into target/debug
+# `npm ci` takes exactly what the lock file says. It runs anew when that changes, and the build when a source does.
+NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+WEB_SOURCES := $(shell find web/src web/public web/scripts -type f) $(wildcard web/*.html web/*.json web/*.ts)
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 $(NPM_CI) && touch node_modules/.package-lock.json
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd web && npm run --silent build
+
+web: setup ## Build the web page, which kenneld embeds
+	@$(MAKE) web/dist/index.html
+
+build: setup web ## Build kennel and kenneld into target/debug
 	$(CARGO) build --locked --workspace --bins
 
 demo: build ## A three-host cluster on this machine: pull a plug, and watch the guest come back
 	@target/debug/demo
 
-test: lint unit doc test-e2e ## Every check: what CI runs
+test: lint unit doc test-e2e test-web ## Every check: what CI runs
 
-lint: setup ## Formatting, clippy, and where cargo-deny is installed, licences and advisories
+lint: setup web lint-web ## Formatting, clippy, types, and where cargo-deny is installed, licences and advisories
 	@scripts/lint
+
+lint-web: web
+	@$(MAKE) tests/web/node_modules/.package-lock.json
+	cd web && npm run --silent check
+	cd tests/web && npm run --silent check
 
 unit: setup ## Unit and contract tests, and the repository's checks of itself: seconds, once built
 	$(CARGO) test --locked --workspace --exclude e2e
@@ -37,7 +56,15 @@ doc: setup ## The code's own documentation, into target/doc
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
 test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store members, …
-	$(CARGO) test --locked $(E2E) -- --test-threads=1
+	$(CARGO) test --locked $(E2E) -- --test-threads=$(LABS)
+
+test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
+	@$(MAKE) tests/web/node_modules/.package-lock.json
+	cd tests/web && npm test --silent
 
 bench: build ## Measure what docs/performance.md states
 	@target/debug/bench
+
+bench-planner: setup ## The planner beside Ganeti's hbal: twenty minutes on two idle cores (HBAL_SECONDS=60: ten)
+	@scripts/setup-referees
+	$(CARGO) bench --locked --package plan --bench balance -- compare $(HBAL_SECONDS)

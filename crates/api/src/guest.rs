@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::{
     Assignment, Bytes, ClusterView, EventKind, GuestId, GuestName, GuestPhase, GuestReport, GuestSpec,
-    HostName, ImageName, NetworkName, Pool,
+    HostName, ImageName, MoveOptions, NetworkName, Pool,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -195,6 +195,9 @@ pub struct MigrateGuest {
     /// Though the cluster could no longer survive what it promises to.
     #[serde(default)]
     pub force: bool,
+    /// How a running guest gets across.
+    #[serde(default)]
+    pub options: MoveOptions,
 }
 
 /// A program to be run inside a guest, through its guest agent.

@@ -18,11 +18,12 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::watch::Removed;
 use crate::{
-    AddHostView, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest, ChangeHost,
-    ChangeSettings, ClusterDump, ClusterStatus, CreateGuest, CreateNetwork, CreateRule, DutyAnswer,
-    EventView, ExecAnswer, ExecRequest, GuestView, HostView, ImageView, Invitation, JobView, JoinAnswer,
-    JoinRequest, LossView, MigrateGuest, NetworkView, Problem, PromiseAnswer, PromiseRequest, RebootView,
-    RegisterImage, ReplaceRule, RuleView, StagedFile, VolumeView, WhyView,
+    AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
+    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConsoleTicket, CreateGuest, CreateNetwork,
+    CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest, GuestView, HostView, ImageView, Invitation,
+    JobView, JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView, Problem, PromiseAnswer,
+    PromiseRequest, RebootView, RegisterImage, ReplaceRule, RuleView, SessionView, SetPassword, SignIn,
+    StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -72,6 +73,10 @@ const EVENTS: &[(&str, &str)] = &[
     ("watch", "Answer with a stream of server-sent events instead of a list"),
 ];
 
+const TICKET: &[(&str, &str)] = &[
+    ("ticket", "From console-tickets; needed by whoever asks with a cookie instead of a token"),
+    ("scroll_back", "Begin with what the guest said last"),
+];
 const FORCE: &[(&str, &str)] = &[("force", "Though the cluster could no longer survive what it promises to")];
 const SHAPE: &[(&str, &str)] = &[
     ("memory", "Of one guest, as in 4G; default 512M"),
@@ -195,7 +200,43 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(resource_endpoints());
     all.extend(image_endpoints());
     all.extend(planning_endpoints());
+    all.extend(session_endpoints());
     all
+}
+
+fn session_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post("/v1/session", "session", "Sign in: the answer sets a cookie that opens all of this")
+            .access(Access::Anybody)
+            .takes::<SignIn>()
+            .status("201")
+            .gives::<SessionView>(),
+        Endpoint::get("/v1/session", "session", "Who asks, if anybody is signed in")
+            .access(Access::Anybody)
+            .gives::<SessionView>(),
+        Endpoint::delete("/v1/session", "session", "Sign out"),
+        Endpoint::get("/v1/users", "session", "Who may sign in with a password").lists::<UserView>(),
+        Endpoint::post("/v1/users", "session", "Let somebody sign in with a password")
+            .takes::<AddUser>()
+            .status("201")
+            .gives::<UserView>(),
+        Endpoint::put("/v1/users/{name}/password", "session", "Another password; the user's sessions end")
+            .takes::<SetPassword>()
+            .gives::<UserView>(),
+        Endpoint::delete("/v1/users/{name}", "session", "Remove a user; the user's sessions end"),
+        Endpoint::post(
+            "/v1/guests/{name}/console-tickets",
+            "guests",
+            "A ticket that opens the guest's console once",
+        )
+        .status("201")
+        .gives::<ConsoleTicket>(),
+        Endpoint::get(
+            "/v1/stream",
+            "session",
+            "Everything, and then what changes: server-sent events for the web page",
+        ),
+    ]
 }
 
 fn cluster_endpoints() -> Vec<Endpoint> {
@@ -259,12 +300,15 @@ fn guest_endpoints() -> Vec<Endpoint> {
         Endpoint::post("/v1/guests/{name}/exec", "guests", "Run a program inside a guest")
             .takes::<ExecRequest>()
             .gives::<ExecAnswer>(),
-        Endpoint::get(
-            "/v1/guests/{name}/console",
-            "guests",
-            "A guest's serial console: a WebSocket of binary frames",
-        )
-        .status("101"),
+        Endpoint {
+            query: TICKET,
+            ..Endpoint::get(
+                "/v1/guests/{name}/console",
+                "guests",
+                "A guest's serial console: a WebSocket of binary frames",
+            )
+            .status("101")
+        },
     ]
 }
 
@@ -429,7 +473,7 @@ fn operation_id(endpoint: &Endpoint) -> String {
 
 fn parameter(name: &str, meaning: Option<&str>, place: ParameterIn) -> Parameter {
     let kind = match name {
-        "watch" | "force" => Type::Boolean,
+        "watch" | "force" | "scroll_back" => Type::Boolean,
         "limit" | "vcpus" | "cores" => Type::Integer,
         _ => Type::String,
     };

@@ -17,8 +17,10 @@ mod plan;
 mod plan_balance;
 mod plan_capacity;
 mod plan_file;
+mod plan_proposal;
 mod plan_reboot;
 mod rule;
+mod user;
 mod volume;
 mod what_if;
 
@@ -54,6 +56,9 @@ pub enum Command {
     /// Which guests are kept apart, together, on or off some hosts
     #[command(subcommand)]
     Rule(rule::Command),
+    /// Who may sign in to the web page with a password
+    #[command(subcommand)]
+    User(user::Command),
     /// What would be moved to spread the load, and whether that is done
     #[command(subcommand)]
     Balance(balance::Command),
@@ -94,6 +99,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Volume(command) => volume::run(context, command).await,
         Command::Network(command) => network::run(context, command).await,
         Command::Rule(command) => rule::run(context, command).await,
+        Command::User(command) => user::run(context, command).await,
         Command::Balance(command) => balance::run(context, command).await,
         Command::Capacity(arguments) => capacity::run(context, arguments).await,
         Command::WhatIf(command) => what_if::run(context, command).await,

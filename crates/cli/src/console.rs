@@ -90,7 +90,7 @@ impl Session {
 pub async fn attach(client: &Client, guest: &GuestName, seconds: Option<u32>) -> Result<(), Failure> {
     let interactive = std::io::stdin().is_terminal();
     // Refusals (no such guest) come before the terminal is touched.
-    let mut console = Some(client.console(guest).await?);
+    let mut console = Some(client.console(guest, false).await?);
     note(&if interactive {
         format!("[kennel: the console of {guest}; ctrl-] detaches, return wakes it up]")
     } else {
@@ -202,7 +202,7 @@ async fn reconnect(
                 session.say(&format!("{guest} is {}, and is not meant to run; good-bye", view.phase));
                 return Ok(None);
             }
-            Ok(view) => match client.console(guest).await {
+            Ok(view) => match client.console(guest, false).await {
                 Ok(console) => {
                     let place = view.host.map(|host| format!(" on {host}")).unwrap_or_default();
                     session.say(&format!("connected again{place}"));

@@ -75,6 +75,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Volume(_)
         | Command::Network(_)
         | Command::Rule(_)
+        | Command::User(_)
         | Command::Balance(_)
         | Command::Capacity(_)
         | Command::WhatIf(_)

@@ -116,3 +116,44 @@ pub fn confirm(asked: &str, consequences: &[String], yes: bool) -> Result<(), Fa
         }
     }
 }
+
+/// The first line of the input.
+pub fn first_line(asked: &str) -> Result<String, Failure> {
+    let mut line = String::new();
+    match std::io::stdin().read_line(&mut line) {
+        Ok(1..) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+        Ok(_) => Err(Failure::refused(asked, "the input is empty", "give the password as its first line")),
+        Err(error) => Err(Failure::refused(asked, error, "give the password as the input's first line")),
+    }
+}
+
+/// Asks for a password twice, without showing it.
+pub fn new_password(asked: &str) -> Result<String, Failure> {
+    if !std::io::stdin().is_terminal() {
+        let instead = "add --password-stdin, and give it as the input's first line";
+        return Err(Failure::refused(asked, "nobody can be asked for a password", instead));
+    }
+    let (first, second) = (hidden(asked, "Password: ")?, hidden(asked, "Once more: ")?);
+    if first == second {
+        return Ok(first);
+    }
+    Err(Failure::refused(asked, "the two passwords differ", "nothing was changed; try again"))
+}
+
+fn hidden(asked: &str, prompt: &str) -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    let failed = |error| Failure::refused(asked, error, "run it in another terminal");
+    let before = termios::tcgetattr(&stdin).map_err(failed)?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(termios::LocalFlags::ECHO);
+    silent.local_flags.insert(termios::LocalFlags::ECHONL);
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "{prompt}");
+    let _ = stderr.flush();
+    // `restore` puts it back whatever ends the reading.
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    let set = termios::tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).map_err(failed);
+    let line = set.and_then(|()| first_line(asked));
+    restore();
+    line
+}

@@ -1,11 +1,13 @@
 //! What this host says of itself: written when it starts, and when something of it changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use host::accelerator;
-use model::{Accelerator, AcceleratorKind, BootId, Bytes, HostReport, ImageName};
+use model::{
+    Accelerator, AcceleratorKind, BootId, Bytes, Compatibility, GuestName, HostReport, ImageName, Incoming,
+};
 use store::keys;
 use tokio::sync::watch;
 
@@ -31,6 +33,7 @@ pub struct Facts {
     pub cpus: u32,
     pub memory: Bytes,
     pub disk: Bytes,
+    pub compatibility: Compatibility,
 }
 
 impl Facts {
@@ -42,8 +45,20 @@ impl Facts {
             cpus: host::facts::cpus(),
             memory: host::facts::memory()?,
             disk: host::facts::disk_size(&config.state_dir)?,
+            compatibility: Compatibility {
+                machine_types: driver.machine_types().await?,
+                cpu_level: host::facts::cpu_level()?,
+                cpu_vendor: host::facts::cpu_vendor()?,
+            },
         })
     }
+}
+
+/// What the agent tells of this host.
+#[derive(Debug)]
+pub struct Told {
+    pub problems: watch::Receiver<BTreeMap<String, String>>,
+    pub incoming: watch::Receiver<BTreeMap<GuestName, Incoming>>,
 }
 
 /// Keeps the report true, for ever.
@@ -53,13 +68,15 @@ pub async fn keep(
     state: State,
     images: Images,
     accelerator: watch::Receiver<Accelerator>,
-    problems: watch::Receiver<std::collections::BTreeMap<String, String>>,
+    told: Told,
 ) {
-    let (mut arrivals, mut accelerators, mut problems) = (images.arrivals(), accelerator, problems);
+    let (mut arrivals, mut accelerators) = (images.arrivals(), accelerator);
+    let Told { mut problems, mut incoming } = told;
     state.ready().await;
     loop {
         arrivals.borrow_and_update();
         let accelerator = accelerators.borrow_and_update().clone();
+        let incoming_now = incoming.borrow_and_update().values().cloned().collect();
         let problems_now = problems.borrow_and_update().values().cloned().collect();
         let report = HostReport {
             host: config.name.clone(),
@@ -74,6 +91,8 @@ pub async fn keep(
             images: complete_images(&state, &images),
             problems: problems_now,
             uplinks: config.uplinks(),
+            incoming: incoming_now,
+            compatibility: facts.compatibility.clone(),
         };
         let told = state.read().view().host_reports.get(&config.name) == Some(&report);
         let key = keys::host(&config.name);
@@ -94,6 +113,7 @@ pub async fn keep(
             Ok(()) = arrivals.changed() => {}
             Ok(()) = accelerators.changed() => {}
             Ok(()) = problems.changed() => {}
+            Ok(()) = incoming.changed() => {}
             else => return,
         }
     }

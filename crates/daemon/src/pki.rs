@@ -115,7 +115,8 @@ impl CertificateAuthority {
             params.subject_alt_names.push(SanType::IpAddress(loopback));
         }
         params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // QEMU demands the second one, too, although nobody enciphers keys any more.
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
@@ -340,6 +341,10 @@ mod tests {
         let name: HostName = "host2".parse().unwrap();
         let certificate = again.issue_host(&request, &name, "10.77.0.2".parse().unwrap()).unwrap();
         assert_eq!(host_of(&read_certificate(&certificate).unwrap()), Some(name));
+        let der = read_certificate(&certificate).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(der.as_ref()).unwrap();
+        let usage = parsed.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && usage.key_encipherment(), "QEMU refuses it otherwise");
         let identity =
             HostIdentity { ca: authority.certificate_pem().to_owned(), certificate, key: key.key_pem() };
         identity.server_config().unwrap();

@@ -1,8 +1,9 @@
 //! What this host is: numbers that do not change while it runs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use model::{BootId, Bytes};
+use model::{BootId, Bytes, CpuLevel};
 use nix::sys::statvfs::statvfs;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +24,44 @@ pub fn memory() -> Result<Bytes, HostError> {
         .and_then(|number| number.parse::<u64>().ok())
         .ok_or_else(|| HostError::Failed("/proc/meminfo does not say how much memory there is".to_owned()))?;
     Ok(Bytes(kib * Bytes::KIB))
+}
+
+/// What each level adds, as the kernel calls it in /proc/cpuinfo. From the x86-64 psABI, "Low Level System
+/// Information", table 3.1; `pni` is SSE3, `abm` is LZCNT, and `xsave` is shown only when the kernel has
+/// switched it on (OSXSAVE).
+fn features(level: CpuLevel) -> &'static [&'static str] {
+    match level {
+        CpuLevel::V1 => &["cmov", "cx8", "fpu", "fxsr", "mmx", "syscall", "sse", "sse2"],
+        CpuLevel::V2 => &["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"],
+        CpuLevel::V3 => &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"],
+        CpuLevel::V4 => &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+    }
+}
+
+/// The highest level that all processors reach. None: not even the first, or they are no x86-64.
+pub fn cpu_level() -> Result<Option<CpuLevel>, HostError> {
+    Ok(level_of(&read("/proc/cpuinfo")?))
+}
+
+fn level_of(cpuinfo: &str) -> Option<CpuLevel> {
+    let processors: Vec<BTreeSet<&str>> =
+        values(cpuinfo, "flags").map(|flags| flags.split_whitespace().collect()).collect();
+    let reached = |level: &CpuLevel| {
+        let has_all = |flags: &BTreeSet<&str>| features(*level).iter().all(|feature| flags.contains(feature));
+        !processors.is_empty() && processors.iter().all(has_all)
+    };
+    CpuLevel::ALL.into_iter().take_while(reached).last()
+}
+
+/// Who made the processors, as in `GenuineIntel`.
+pub fn cpu_vendor() -> Result<Option<String>, HostError> {
+    Ok(values(&read("/proc/cpuinfo")?, "vendor_id").next().map(str::to_owned))
+}
+
+/// What each processor says under that name.
+fn values<'a>(cpuinfo: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    pairs.filter(move |(key, _)| key.trim() == name).map(|(_, value)| value.trim())
 }
 
 /// Size of the file system that holds `dir`, without what is reserved for root.
@@ -105,5 +144,32 @@ mod tests {
         let stat = "1 (a) b (c)) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 123 456";
         assert_eq!(start_time(stat), Some(4711));
         assert_eq!(start_time("1 (x) S"), None);
+    }
+
+    fn check_level(processors: &[&str], expected: Option<CpuLevel>) {
+        let text: String = processors
+            .iter()
+            .map(|flags| {
+                format!("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {flags}\nbugs\t\t: x\n\n")
+            })
+            .collect();
+        assert_eq!(level_of(&text), expected);
+        assert!(values(&text, "vendor_id").all(|vendor| vendor == "GenuineIntel"));
+    }
+
+    #[test]
+    fn a_host_is_as_good_as_its_poorest_processor() {
+        let up_to = |level: CpuLevel| {
+            let levels = CpuLevel::ALL.into_iter().filter(|lower| *lower <= level);
+            levels.flat_map(features).copied().collect::<Vec<_>>().join(" ")
+        };
+        let (v1, v3, v4) = (up_to(CpuLevel::V1), up_to(CpuLevel::V3), up_to(CpuLevel::V4));
+        check_level(&[&v4, &v4], Some(CpuLevel::V4));
+        check_level(&[&v4, &v3], Some(CpuLevel::V3));
+        check_level(&[&v1], Some(CpuLevel::V1));
+        // AVX-512 without what comes before it.
+        check_level(&[&v4.replace(" movbe", "")], Some(CpuLevel::V2));
+        check_level(&["fp asimd"], None);
+        check_level(&[], None);
     }
 }

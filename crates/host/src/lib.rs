@@ -20,7 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId};
+use model::{
+    AcceleratorKind, BootId, Bytes, CpuLevel, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId,
+};
 use tokio::sync::broadcast;
 
 /// An operation on this host that failed. The message is a sentence for a person.
@@ -55,11 +57,28 @@ pub struct MachineConfig {
     pub vcpus: u32,
     pub memory: Bytes,
     pub accelerator: AcceleratorKind,
+    pub cpu: CpuModel,
+    /// Versioned, as in `pc-q35-10.0`. None: the newest of this host's QEMU.
+    pub machine_type: Option<String>,
     pub boot: BootFiles,
     pub disks: Vec<MachineDisk>,
     /// A NoCloud seed image, attached read-only.
     pub seed: Option<PathBuf>,
     pub nics: Vec<MachineNic>,
+}
+
+/// Which processor a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuModel {
+    /// All that QEMU's own emulation offers: the same on every host with the same QEMU. Under KVM as [`Self::Host`].
+    #[default]
+    Tcg,
+    /// That level and nothing above it, or the machine does not start: the same on every host that reaches it. Under
+    /// KVM the guest still sees its host's vendor, so that running guests do not go between Intel and AMD.
+    /// Emulation reaches the third level.
+    Level(CpuLevel),
+    /// All that this host has. Only a host with the same processors can take the guest while it runs.
+    Host,
 }
 
 #[derive(Debug, Clone)]
@@ -133,7 +152,8 @@ pub enum RunState {
     Prelaunch,
     /// Waits for a guest from another host, or receives it.
     Incoming,
-    /// A guest from another host is here, whole, and has not been resumed. Its disks are not open yet.
+    /// A guest from another host is here, whole, and has not been resumed. Its disks are not open, unless
+    /// [`Machine::open_disks`] was called.
     Arrived,
     /// Its guest has been handed over to another host: it reaches no disk any more, and is to be ended.
     Left,
@@ -162,7 +182,7 @@ pub enum MirrorState {
     Filling { done: u64, total: u64 },
     /// Both replicas are the same, and every write goes to both.
     Ready,
-    /// The job failed or paused on an error; it will not get better by itself.
+    /// The job failed or paused on an error, or ended with one; it will not get better by itself.
     Broken(String),
 }
 
@@ -276,6 +296,13 @@ pub trait Machine: Send + Sync + Debug {
         fill: Fill,
     ) -> Result<(), HostError>;
     async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError>;
+    /// Why a replica may lack writes that the guest was told are safe: the secondary answered one with an error,
+    /// or what QEMU said of the mirror was missed. To be asked of a machine that has ended, whose mirror cannot be
+    /// looked at any more: a guest that shuts down right after such an error has not left two equal replicas.
+    /// Forgotten when the mirror is let go of or attached anew.
+    fn mirror_failed(&self, _volume: VolumeId) -> Option<String> {
+        None
+    }
     /// Ends the mirror, also while writes are held: they go on with the local replica alone.
     async fn let_go(&self, volume: VolumeId) -> Result<(), HostError>;
     /// Limits how fast a mirror is filled, now and when it is attached later, bytes per second; 0 is no limit.
@@ -347,8 +374,18 @@ pub trait Machine: Send + Sync + Debug {
     async fn hand_over(&self) -> Result<(), HostError> {
         Err(not_for_this("move to another host while it runs"))
     }
+    /// Opens the disks of a guest that has arrived, so that it can be mirrored before its first write. Nobody
+    /// may be able to write to them any more: they are locked. The machine stays [`RunState::Arrived`]. False:
+    /// this QEMU cannot (older than 10.0); [`Machine::resume`] opens them then.
+    async fn open_disks(&self) -> Result<bool, HostError> {
+        Ok(false)
+    }
     /// A byte stream to the guest's first serial port.
     async fn serial(&self) -> Result<tokio::net::UnixStream, HostError>;
+    /// What the guest said last on that port, as far as it is kept: so many bytes at most.
+    async fn scroll_back(&self, _bytes_max: u64) -> Vec<u8> {
+        Vec::new()
+    }
     /// Runs a program inside, through the guest agent.
     async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError>;
 }

@@ -5,7 +5,10 @@ mod common;
 
 use common::{Bench, signal, wait_until};
 use host::qemu::RunAs;
-use host::{Fill, HostError, Hypervisor, MachineEnd, MachineEvent, ReplicaServer, RunState};
+use host::{
+    CpuModel, Fill, HostError, Hypervisor, MachineConfig, MachineEnd, MachineEvent, ReplicaServer, RunState,
+};
+use model::CpuLevel;
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -86,6 +89,26 @@ async fn a_machine_that_does_not_answer_is_ended_not_adopted() {
     signal(bench.pids(QEMU)[0], "-STOP");
     assert!(bench.driver(None).adopt().await.unwrap().is_empty());
     assert!(bench.pids(QEMU).is_empty());
+}
+
+#[tokio::test]
+async fn a_guest_gets_the_processor_it_asks_for_or_none() {
+    let bench = Bench::new();
+    let driver = bench.driver(None);
+    let with = |level| MachineConfig { cpu: CpuModel::Level(level), ..bench.config("primary.raw") };
+    for level in [CpuLevel::V1, CpuLevel::V2, CpuLevel::V3] {
+        let machine = driver.launch(&with(level)).await.unwrap();
+        machine.kill().await.unwrap();
+    }
+    // Emulation has no AVX-512.
+    let refused = driver.launch(&with(CpuLevel::V4)).await.unwrap_err().to_string();
+    assert!(refused.contains("doesn't support requested feature"), "{refused}");
+
+    let types = driver.machine_types().await.unwrap();
+    let oldest = types.iter().find(|name| name.as_str() == "pc-q35-7.2").unwrap();
+    let config = MachineConfig { machine_type: Some(oldest.clone()), ..bench.config("primary.raw") };
+    let machine = driver.launch(&config).await.unwrap();
+    assert_eq!(machine.machine_type().await.unwrap(), *oldest);
 }
 
 #[tokio::test]

@@ -110,9 +110,10 @@ async fn wait_for_phase(machine: &Arc<dyn Machine>, phase: &MigrationPhase) {
 }
 
 async fn wait_for_state(machine: &Arc<dyn Machine>, state: RunState) {
+    let mut events = machine.events();
     let reached = async {
         while machine.run_state().await.unwrap() != state {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(tokio::time::timeout(Duration::from_millis(10), events.recv()).await);
         }
     };
     if tokio::time::timeout(PATIENCE, reached).await.is_err() {

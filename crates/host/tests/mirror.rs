@@ -6,6 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Bench, check_records, wait_until, wait_until_ready, writer};
+use host::replica::{ReplicaConfig, StorageDaemon};
 use host::{Fill, HostError, Hypervisor, Machine, MirrorState, ReplicaServer, replica};
 
 const SERVER: &str = "qemu-storage-daemon";
@@ -211,6 +212,39 @@ async fn a_replica_of_another_size_is_refused() {
     let why = refused.unwrap_err().to_string();
     assert!(why.contains("the local replica has 8388608 bytes, the other one 4194304"), "{why}");
     assert_eq!(machine.mirror(bench.volume).await.unwrap(), MirrorState::Absent);
+}
+
+#[tokio::test]
+async fn a_secondary_that_fails_a_write_is_remembered_when_the_machine_has_ended() {
+    let bench = Bench::new();
+    // A server that may write to the first half KiB of a file only.
+    let binary = bench.path("poor-server");
+    std::fs::write(&binary, "#!/bin/sh\ntrap '' XFSZ\nulimit -f 1\nexec qemu-storage-daemon \"$@\"\n")
+        .unwrap();
+    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = ReplicaConfig::new(bench.path("run"), bench.replica_address());
+    let replicas = StorageDaemon::new(ReplicaConfig { binary, ..config });
+    serve(&bench, &replicas, 1).await;
+    let machine = bench.writing_guest().await;
+    let target = bench.replica_address();
+    assert_eq!(machine.mirror_failed(bench.volume), None);
+    machine.attach_mirror(bench.volume, target, &bench.export(1), Fill::Nothing).await.unwrap();
+    // Nobody asks how the mirror is.
+    wait_until("the failure is heard of", || machine.mirror_failed(bench.volume).is_some()).await;
+    bench.writes_on().await;
+    let state = machine.mirror(bench.volume).await.unwrap();
+    assert!(matches!(state, MirrorState::Broken(_)), "{state:?}");
+    // Letting go is no failure, though it makes writes fail.
+    machine.let_go(bench.volume).await.unwrap();
+    assert_eq!(machine.mirror_failed(bench.volume), None);
+    assert_eq!(machine.mirror(bench.volume).await.unwrap(), MirrorState::Absent);
+
+    machine.attach_mirror(bench.volume, target, &bench.export(1), Fill::Nothing).await.unwrap();
+    wait_until("the failure is heard of", || machine.mirror_failed(bench.volume).is_some()).await;
+    machine.kill().await.unwrap();
+    let why = machine.mirror_failed(bench.volume).unwrap();
+    assert!(why.contains("answered a write with an error"), "{why}");
+    assert!(!bench.write_failed(), "the guest was told that a write failed");
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! The cluster itself.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::UserName;
 
 /// The version of everything under the store's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,4 +135,22 @@ pub enum TokenUse {
     Admin,
     /// One host's way into the cluster; used once.
     Join,
+    /// What a browser holds after somebody signed in. Opens what `Admin` opens, until it ends.
+    Session,
+}
+
+/// Somebody who signs in with a password. The key is the name.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub name: UserName,
+    /// In the PHC string format, as in `$argon2id$v=19$…`. Never shown.
+    pub password_hash: String,
+    pub created_at: Timestamp,
+    pub password_set_at: Timestamp,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
 }

@@ -67,4 +67,6 @@ pub enum EventKind {
     CapacityChanged,
     BalanceProposed,
     GuestMoved,
+    /// Somebody gave a wrong password.
+    SignInRefused,
 }

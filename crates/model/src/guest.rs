@@ -56,6 +56,18 @@ impl GuestSpec {
         self.disks.iter().any(|disk| disk.pool == Pool::Mirror)
     }
 
+    /// Whether one host alone holds all of it.
+    pub fn is_local(&self) -> bool {
+        !self.disks.is_empty() && self.disks.iter().all(|disk| disk.pool == Pool::Local)
+    }
+
+    /// The disks that two hosts are to hold. A guest whose disks are local is mirrored while it is on its way to
+    /// another host, which is when it has a secondary's host.
+    pub fn replicated<'a>(&'a self, assignment: &Assignment) -> impl Iterator<Item = &'a DiskSpec> {
+        let moving = self.is_local() && assignment.secondary.is_some();
+        self.disks.iter().filter(move |disk| disk.pool == Pool::Mirror || moving)
+    }
+
     /// What its replicas take on each host.
     pub fn disk_size(&self) -> Bytes {
         self.disks.iter().map(|disk| disk.size).sum()
@@ -132,6 +144,48 @@ pub struct Handover {
     pub how: HandoverKind,
     /// The job that asked.
     pub job: JobId,
+    #[serde(default)]
+    pub options: MoveOptions,
+}
+
+/// What may be done to get a running guest across. By default it is sent while it runs, as fast as the network
+/// goes, and stands still for half a second at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveOptions {
+    /// Shut it down here and start it there instead.
+    #[serde(default)]
+    pub restart: bool,
+    /// Bytes per second that its memory is sent with at most.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+    /// For how long it may stand still, milliseconds.
+    #[serde(default)]
+    pub max_downtime_ms: Option<u32>,
+    /// Slow its processors down for as long as its memory changes faster than it is sent.
+    #[serde(default)]
+    pub auto_converge: bool,
+    /// Let it run on the other host before all of its memory is there, if it comes to that. Until it is, the loss
+    /// of either host ends the guest's run.
+    #[serde(default)]
+    pub post_copy: bool,
+}
+
+impl MoveOptions {
+    /// While it runs, with nothing special.
+    pub const LIVE: MoveOptions = MoveOptions { restart: false, ..MoveOptions::RESTART };
+
+    /// A restart instead of a live move.
+    pub const RESTART: MoveOptions = MoveOptions {
+        restart: true,
+        bandwidth: None,
+        max_downtime_ms: None,
+        auto_converge: false,
+        post_copy: false,
+    };
+
+    pub fn how(&self) -> HandoverKind {
+        if self.restart { HandoverKind::Restart } else { HandoverKind::Live }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -171,6 +225,61 @@ pub struct GuestReport {
     pub volumes: Vec<VolumeReport>,
     /// What it waits for, or why it failed; one sentence without a full stop.
     pub message: Option<String>,
+    /// Of the machine that runs it, as in `pc-q35-10.0`: a host that takes it in needs the same.
+    #[serde(default)]
+    pub machine_type: Option<String>,
+    /// How far it is on its way to another host, while it runs.
+    #[serde(default)]
+    pub migration: Option<MigrationReport>,
+}
+
+/// A guest that is sent to another host while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationReport {
+    pub to: HostName,
+    pub phase: MigrationPhase,
+    /// Bytes that went over the wire.
+    pub transferred: Bytes,
+    /// Of its memory: still to be sent, and all of it.
+    pub remaining: Bytes,
+    pub total: Bytes,
+    /// Bytes per second that it changes, and that are sent.
+    pub dirty_rate: u64,
+    pub throughput: u64,
+    /// How long it would stand still if the rest were sent now.
+    pub expected_downtime_ms: Option<u64>,
+    /// How often all of its memory has been gone through.
+    pub iteration: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationPhase {
+    /// Its memory is sent, and it runs here.
+    Memory,
+    /// It stands still, and changes its host now.
+    SwitchOver,
+    /// It was not possible; the guest runs on where it is. One sentence without a full stop.
+    Failed(String),
+}
+
+impl fmt::Display for MigrationReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MigrationReport { to, phase, remaining, total, dirty_rate, throughput, .. } = self;
+        match phase {
+            MigrationPhase::Memory if *total == Bytes(0) => write!(f, "{to}: it begins to be sent"),
+            MigrationPhase::Memory => {
+                let (sent, changed) = (Bytes(*throughput), Bytes(*dirty_rate));
+                write!(f, "{to}: {remaining} of {total} left, {sent}/s sent, {changed}/s changed")?;
+                match self.expected_downtime_ms {
+                    Some(ms) => write!(f, ", would stand still for {ms} ms"),
+                    None => Ok(()),
+                }
+            }
+            MigrationPhase::SwitchOver => write!(f, "{to}: it changes its host now"),
+            MigrationPhase::Failed(why) => write!(f, "{to}: {why}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -195,6 +304,16 @@ pub struct Exit {
     pub reason: ExitReason,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+    /// Its secondary answered a write with an error before the end, so it may lack the last ones.
+    #[serde(default)]
+    pub secondary_failed: bool,
+}
+
+impl Exit {
+    /// Whether it left every volume the same on all its replicas: no write was under way, and none had failed.
+    pub fn is_clean(&self) -> bool {
+        matches!(self.reason, ExitReason::GuestShutdown | ExitReason::Stopped) && !self.secondary_failed
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -210,6 +329,8 @@ pub enum ExitReason {
     Crashed,
     /// This host no longer owned it.
     Disowned,
+    /// It went to another host while it ran.
+    Moved,
 }
 
 /// What a person sees of a guest; computed, never stored.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BootId, Bytes, HostName, ImageName};
+use crate::{BootId, Bytes, Epoch, GuestId, GuestName, HostName, ImageName};
 
 /// A host as the cluster knows it, written when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -101,6 +101,67 @@ pub struct HostReport {
     pub problems: Vec<String>,
     /// How the guests' networks leave this host: network name to interface.
     pub uplinks: BTreeMap<String, String>,
+    /// Where machines of this host wait for guests that run elsewhere.
+    #[serde(default)]
+    pub incoming: Vec<Incoming>,
+    #[serde(default)]
+    pub compatibility: Compatibility,
+}
+
+/// What decides whether a guest that runs on one host can go on running on another. All unknown by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Compatibility {
+    /// The versioned machine types of its QEMU, as in `pc-q35-10.0`.
+    pub machine_types: BTreeSet<String>,
+    /// What its processors can do; unknown also below the first level.
+    pub cpu_level: Option<CpuLevel>,
+    /// Who made them, in their own words, as in `GenuineIntel`. Under KVM a guest sees it, whatever its level.
+    pub cpu_vendor: Option<String>,
+}
+
+/// The levels of the x86-64 architecture, each with all that is in the ones before (x86-64 psABI, "Low Level
+/// System Information", table 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum CpuLevel {
+    #[serde(rename = "x86-64-v1")]
+    V1,
+    #[serde(rename = "x86-64-v2")]
+    V2,
+    #[serde(rename = "x86-64-v3")]
+    V3,
+    #[serde(rename = "x86-64-v4")]
+    V4,
+}
+
+impl CpuLevel {
+    pub const ALL: [CpuLevel; 4] = [CpuLevel::V1, CpuLevel::V2, CpuLevel::V3, CpuLevel::V4];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CpuLevel::V1 => "x86-64-v1",
+            CpuLevel::V2 => "x86-64-v2",
+            CpuLevel::V3 => "x86-64-v3",
+            CpuLevel::V4 => "x86-64-v4",
+        }
+    }
+}
+
+impl std::fmt::Display for CpuLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A machine that waits for a guest that runs on another host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Incoming {
+    pub guest: GuestName,
+    pub guest_id: GuestId,
+    /// The epoch at which the guest goes on here.
+    pub epoch: Epoch,
+    #[schema(value_type = String)]
+    pub address: std::net::SocketAddr,
 }
 
 /// What runs the guests' instructions, and how that was found out.

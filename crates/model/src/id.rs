@@ -102,6 +102,11 @@ name_type!(
     RuleName,
     "rule"
 );
+name_type!(
+    /// The name that somebody signs in with.
+    UserName,
+    "user"
+);
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Epoch, GuestName, HandoverKind, HostName, ImageName, JobId};
+use crate::{Epoch, GuestName, HandoverKind, HostName, ImageName, JobId, MoveOptions};
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -56,6 +56,8 @@ pub enum JobKind {
     MoveGuest {
         guest: GuestName,
         to: GuestPlace,
+        #[serde(default)]
+        options: MoveOptions,
     },
     /// Bring everything off a host; which guests go where is decided while it runs.
     DrainHost {
@@ -93,7 +95,7 @@ impl fmt::Display for JobKind {
             JobKind::StopGuest { guest } => format!("stop guest {guest}"),
             JobKind::RestartGuest { guest } => format!("restart guest {guest}"),
             JobKind::BuildImage { image, .. } => format!("build image {image}"),
-            JobKind::MoveGuest { guest, to } => format!("move guest {guest} to {to}"),
+            JobKind::MoveGuest { guest, to, .. } => format!("move guest {guest} to {to}"),
             JobKind::DrainHost { host } => format!("drain host {host}"),
             JobKind::Balance { moves } => format!("balance with {} moves", moves.len()),
         };

@@ -7,7 +7,7 @@
 //! | record | written by |
 //! | --- | --- |
 //! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`JobSpec`], [`AccessToken`], address claims | the API |
-//! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader |
+//! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader; an owner that was asked to hand a guest over while it runs writes the assignment that makes the other host the owner |
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
 //! | [`Event`] | whoever saw it; never changed |
@@ -34,16 +34,19 @@ mod usage;
 mod view;
 mod volume;
 
-pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse};
+pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse, User};
 pub use event::{Event, EventKind, Severity};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
-    Handover, HandoverKind, NicSpec, PowerWish, Seed,
+    Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Seed,
 };
-pub use host::{Accelerator, AcceleratorKind, Duty, Host, HostPhase, HostReport, HostSettings, Session};
+pub use host::{
+    Accelerator, AcceleratorKind, Compatibility, CpuLevel, Duty, Host, HostPhase, HostReport, HostSettings,
+    Incoming, Session,
+};
 pub use id::{
     BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,
-    NetworkName, RuleName, VolumeId,
+    NetworkName, RuleName, UserName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
 pub use job::{

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     AccessToken, AddressClaim, Assignment, Cluster, Event, EventId, GuestName, GuestReport, GuestSpec, Host,
     HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId, JobReport, JobSpec, Network,
-    NetworkName, Replica, ReplicaDrop, Rule, RuleName, Session, VolumeId,
+    NetworkName, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -25,6 +25,7 @@ pub struct ClusterView {
     pub drops: BTreeMap<(HostName, VolumeId), ReplicaDrop>,
     /// By the SHA-256 of the token, hexadecimal.
     pub tokens: BTreeMap<String, AccessToken>,
+    pub users: BTreeMap<UserName, User>,
     pub rules: BTreeMap<RuleName, Rule>,
     pub networks: BTreeMap<NetworkName, Network>,
     pub addresses: BTreeMap<(NetworkName, std::net::IpAddr), AddressClaim>,

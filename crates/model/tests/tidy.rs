@@ -30,8 +30,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("plan", &["ipnet", "jiff", "model", "rayon", "serde", "serde_json", "thiserror", "uuid"]),
 ];
 
-/// What the tests of the pure crates may use on top.
-const PURE_DEV: &[&str] = &["insta", "proptest", "toml"];
+/// What the tests and benchmarks of the pure crates may use on top.
+const PURE_DEV: &[&str] = &["insta", "nix", "proptest", "toml"];
 
 const MAX_FILE_LINES: usize = 800;
 const MAX_FUNCTION_LINES: usize = 70;

@@ -9,8 +9,9 @@
 //!   helps. Under `Promise::Domain` they count, for two zones would have helped;
 //! - what has nobody left to keep it: one host promises nothing, nor does one zone, and of n hosts n - 1 can be lost.
 //!
-//! A mirrored guest whose other replica is on a host that is lost or in maintenance is *exposed*: the next loss may
-//! leave it out, so the promise is not kept while that lasts; no admission is refused for it, though. A host in
+//! A mirrored guest whose other replica is on a host that is lost or in maintenance, or is still being filled, is
+//! *exposed*: the next loss may leave it out, so the promise is not kept while that lasts; no admission is refused for
+//! it, though, and the room that it needs once its replica is filled is kept for it from the beginning. A host in
 //! maintenance counts as if it were switched off already, for it will be.
 //!
 //! **Several hosts at once.** The loss of any one host is simulated, host by host. For more at once every combination

@@ -31,13 +31,19 @@
 //! is mirrored from its first write, and nothing is copied. Otherwise it goes on alone, and fills the old owner's
 //! replica from the beginning.
 //!
+//! A handover while the guest runs stands in [`live`].
+//!
 //! [`HOLD_MAX`]: crate::limits::HOLD_MAX
 
+pub mod ladder;
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, Liveness, Pool,
+    Assignment, BootId, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, JobId, Liveness,
     PowerWish, Replica, VolumeId,
 };
 
@@ -78,7 +84,27 @@ pub struct Situation {
     pub not_before: Option<Timestamp>,
     /// When this host asked the guest to shut down, for the first time and for the last.
     pub shutdown_asked_at: Option<(Timestamp, Timestamp)>,
+    /// What runs the guest on its owner, for a host that is to take it in.
+    pub elsewhere: Option<RunElsewhere>,
+    /// Where the machine waits that the guest is to be sent to. On that machine's host: what it has told.
+    pub incoming: Option<SocketAddr>,
+    /// Where the guest was sent to last, and how often it was sent for the same handover.
+    pub sent_to: Option<SocketAddr>,
+    pub sends: u32,
+    /// The job whose handover was given up here.
+    pub gave_up_sending: Option<JobId>,
+    /// Since when this host owns a guest that is on its way to it.
+    pub arriving_since: Option<Timestamp>,
+    /// The host that handed the guest over does not take its writes.
+    pub mirror_back_failed: bool,
     pub now: Timestamp,
+}
+
+/// The machine that runs a guest on another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunElsewhere {
+    pub machine_type: String,
+    pub boot_generation: u64,
 }
 
 /// A machine of the guest on this host.
@@ -86,9 +112,55 @@ pub struct Situation {
 pub struct MachineFacts {
     pub epoch: Epoch,
     pub boot_generation: u64,
-    /// Its processors were let run at least once.
-    pub resumed: bool,
+    pub stage: Stage,
     pub mirrors: BTreeMap<VolumeId, MirrorFacts>,
+    /// Its guest is being sent to another host, or was.
+    pub sending: Option<Sending>,
+}
+
+/// How far a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its processors have never been let run.
+    Prelaunch,
+    /// It waits for its guest, which runs on another host, or receives it.
+    Incoming,
+    /// Its guest is here and has not been let run.
+    Arrived,
+    /// Its processors were let run at least once.
+    Running,
+    /// Its guest has gone to another host: it reaches no disk any more.
+    Left,
+}
+
+/// A guest on its way to another host, by the word of its QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    pub phase: SendPhase,
+    /// How often all of memory has been gone through.
+    pub iteration: u64,
+    /// Bytes of memory that are still to be sent.
+    pub remaining: u64,
+    /// Bytes per second that the guest changes, and that are sent.
+    pub dirty_rate: u64,
+    pub throughput: u64,
+    /// The guest may stand still for so long; unknown, and 0, after an adoption.
+    pub downtime_limit_ms: u64,
+    /// It may run there before all of it is there.
+    pub post_copy: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendPhase {
+    /// Its memory is sent, and it runs here.
+    Memory,
+    /// It stands still, with its disks at rest, until it is handed over or goes on here.
+    AtSwitchover,
+    /// It was handed over, and the rest of it is sent.
+    Delivering,
+    Delivered,
+    /// One sentence without a full stop.
+    Failed(String),
 }
 
 /// A mirror of one volume; there is none for a volume that is not in the map.
@@ -183,6 +255,35 @@ pub enum Step {
     DropReplica {
         volume: VolumeId,
     },
+    /// Start a machine that waits for the guest, and tell where.
+    Receive {
+        machine_type: String,
+        boot_generation: u64,
+    },
+    /// Send the running guest to the machine that waits there.
+    Send {
+        to: SocketAddr,
+    },
+    /// Let it stand still for so long at the end.
+    Adjust {
+        downtime_limit_ms: u64,
+    },
+    StartPostCopy,
+    /// Let the guest go on here; and say why it is not tried again for that job, if it is not.
+    CancelSend {
+        gave_up: Option<(JobId, String)>,
+    },
+    /// Make the other host the owner, in one transaction, then [`Step::Deliver`].
+    HandOver {
+        next: Assignment,
+    },
+    /// Give the guest to the host that owns it now, and serve the replica here.
+    Deliver,
+    /// Let the guest run that has arrived: end the old epoch's connections, flush, and mirror it from its first
+    /// write if `mirror_to` says where.
+    Arrive {
+        mirror_to: Option<Replica>,
+    },
     /// Delete the volumes of a deleted guest from this host.
     DeleteVolumes,
     /// Nothing to do until something changes, or until then.
@@ -235,8 +336,8 @@ pub fn is_to_stop(spec: &GuestSpec, assignment: &Assignment, generation: u64) ->
 
 /// Another host owns the guest.
 fn bystander(s: &Situation) -> Step {
-    if s.machine.is_some() {
-        return Step::End { why: ExitReason::Disowned };
+    if let Some(step) = s.machine.as_ref().and_then(|machine| live::visitor(s, machine)) {
+        return step;
     }
     let assigned = s.assignment.secondary.as_ref() == Some(&s.me);
     let counted_on = |volume| s.in_sync.get(&volume).is_some_and(|set| set.contains(&s.me, s.boot));
@@ -250,7 +351,7 @@ fn bystander(s: &Situation) -> Step {
     if let Some(&volume) = s.dropped.iter().find(|volume| !is_kept(**volume)) {
         return pause(s).unwrap_or(Step::DropReplica { volume });
     }
-    for disk in s.spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror && is_kept(disk.volume)) {
+    for disk in s.spec.replicated(&s.assignment).filter(|disk| is_kept(disk.volume)) {
         let volume = disk.volume;
         match (s.files.contains(&volume), s.served.get(&volume)) {
             // An empty file in its place would be taken for the replica that the record counts on.
@@ -265,7 +366,7 @@ fn bystander(s: &Situation) -> Step {
             (true, Some(_) | None) => return Step::Serve { volume },
         }
     }
-    rest(Rest::Idle)
+    live::receive(s).unwrap_or_else(|| rest(Rest::Idle))
 }
 
 /// This host owns the guest.
@@ -282,8 +383,11 @@ fn owner(s: &Situation) -> Step {
         return step;
     }
     match &s.machine {
-        Some(machine) if !machine.resumed => Step::End { why: ExitReason::Crashed },
-        Some(machine) => run(s, machine),
+        Some(machine) => match machine.stage {
+            Stage::Prelaunch | Stage::Left => Step::End { why: ExitReason::Crashed },
+            Stage::Incoming | Stage::Arrived => live::arrive(s, machine),
+            Stage::Running => run(s, machine),
+        },
         None => start(s),
     }
 }
@@ -339,7 +443,7 @@ fn take_over(s: &Situation) -> Step {
     let Some(replica) = s.assignment.handed_over_by.clone() else { return alone };
     let Some(peer) = s.peer.as_ref().filter(|peer| peer.host == replica.host) else { return alone };
     let same = peer.liveness == Liveness::Live(replica.boot_id)
-        && s.spec.disks.iter().all(|disk| disk.pool == Pool::Mirror)
+        && all_replicated(s)
         && members(s).all(|set| set.contains(&replica.host, replica.boot_id) && set.contains(&s.me, s.boot));
     if same && peer.serves {
         Step::TakeOver { keep: Some(replica) }
@@ -362,7 +466,8 @@ fn start(s: &Situation) -> Step {
     if s.spec.power == PowerWish::Stopped {
         return rest(Rest::Stopped);
     }
-    if s.assignment.handover.is_some() {
+    let handed_over = s.assignment.handover.as_ref();
+    if handed_over.is_some_and(|handover| handover.how == HandoverKind::Restart) {
         return rest(Rest::Stopped);
     }
     let shut_itself_down = s.exit == Some((s.spec.boot_generation, ExitReason::GuestShutdown));
@@ -390,13 +495,17 @@ fn members(s: &Situation) -> impl Iterator<Item = &InSync> {
     s.spec.disks.iter().filter_map(|disk| s.in_sync.get(&disk.volume))
 }
 
+/// Whether two hosts are to hold every disk.
+fn all_replicated(s: &Situation) -> bool {
+    s.spec.replicated(&s.assignment).count() == s.spec.disks.len()
+}
+
 /// The secondary's replica, if it is in every in-sync set in the boot that is live now and serves this epoch,
 /// so that a start need not fill it anew.
 fn replica_to_keep(s: &Situation) -> Option<Replica> {
     let peer = s.peer.as_ref().filter(|peer| peer.serves && s.ended_cleanly)?;
     let Liveness::Live(boot_id) = peer.liveness else { return None };
-    let all_mirrored = s.spec.disks.iter().all(|disk| disk.pool == Pool::Mirror);
-    let kept = all_mirrored
+    let kept = all_replicated(s)
         && members(s).all(|set| set.contains(&peer.host, boot_id) && set.contains(&s.me, s.boot));
     kept.then(|| Replica { host: peer.host.clone(), boot_id })
 }
@@ -407,13 +516,13 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
     if s.authority == Authority::None && counted_on_others {
         return Step::End { why: ExitReason::Disowned };
     }
-    if let Some(step) = mirror_step(s, machine) {
+    if let Some(step) = mirror_step(s, machine).or_else(|| live::send(s, machine)) {
         return step;
     }
     if is_to_stop(&s.spec, &s.assignment, machine.boot_generation) {
         return stop(s);
     }
-    rest(Rest::Running)
+    live::settled(machine)
 }
 
 fn stop(s: &Situation) -> Step {
@@ -432,9 +541,13 @@ fn stop(s: &Situation) -> Step {
 
 /// Keeps the mirrors of a running machine, and the record of who is in sync, as they should be.
 fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
-    let mirrored: Vec<VolumeId> =
-        s.spec.disks.iter().filter(|d| d.pool == Pool::Mirror).map(|d| d.volume).collect();
     let secondary_of = |set: &InSync| set.members.iter().find(|r| r.host != s.me).cloned();
+    // One that is recorded, and is to be mirrored no more, is let go of like any other.
+    let was = |volume: &VolumeId| s.in_sync.get(volume).is_some_and(|set| secondary_of(set).is_some());
+    let local = s.spec.is_local() && s.assignment.secondary.is_none();
+    let formerly = s.spec.disks.iter().map(|d| d.volume).filter(|volume| local && was(volume));
+    let mirrored: Vec<VolumeId> =
+        s.spec.replicated(&s.assignment).map(|d| d.volume).chain(formerly).collect();
     let recorded: Vec<Replica> = mirrored.iter().filter_map(|v| secondary_of(s.in_sync.get(v)?)).collect();
     if let Some(replica) = recorded.first() {
         let uniform = recorded.len() == mirrored.len() && recorded.iter().all(|r| r == replica);
@@ -489,6 +602,9 @@ fn let_go_reason(
     let name = &recorded.host;
     if !uniform {
         return Some("its volumes do not agree on their secondary".into());
+    }
+    if s.assignment.secondary.is_none() {
+        return Some(format!("{name} is no longer its secondary's host"));
     }
     let without = |state: &str| format!("the mirror to {name} {state}");
     for volume in mirrored {

@@ -546,6 +546,7 @@ mod tests {
             to: fixture::host("host2"),
             how: model::HandoverKind::Restart,
             job: model::JobId(uuid::Uuid::nil()),
+            options: model::MoveOptions::RESTART,
         });
         power_off(&mut view, "host1");
         let decision = decide(&view, NOW, NOW);

@@ -63,6 +63,8 @@ pub fn cluster(hosts: usize) -> ClusterView {
                 images: BTreeSet::new(),
                 problems: vec![],
                 uplinks: BTreeMap::new(),
+                incoming: vec![],
+                compatibility: Default::default(),
             },
         );
         power_on(&mut view, name.as_str(), 1);
@@ -124,6 +126,10 @@ pub fn put(view: &mut ClusterView, name: &str, pool: Pool, owner: &str, secondar
     view.guests.insert(spec.name.clone(), spec);
 }
 
+pub fn exit(boot_generation: u64, reason: model::ExitReason, at: Timestamp) -> model::Exit {
+    model::Exit { boot_generation, reason, at, secondary_failed: false }
+}
+
 pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
     GuestReport {
         guest: assignment.guest.clone(),
@@ -138,6 +144,8 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         exit: None,
         volumes: vec![],
         message: None,
+        machine_type: None,
+        migration: None,
     }
 }
 

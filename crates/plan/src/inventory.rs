@@ -323,6 +323,7 @@ impl Inventory {
                 allowed: self.rules.allowed.get(&GuestIx(at)).cloned(),
                 wishes: self.rules.wishes.get(&GuestIx(at)).cloned().unwrap_or_default(),
                 place: self.place_to_count(spec, assignment, &busy),
+                unready: assignment.and_then(|assignment| self.unready(spec, assignment)),
             });
             if let Some(stay) = stay {
                 self.stays.insert(GuestIx(at), stay);
@@ -438,6 +439,11 @@ impl Inventory {
             cause: StayCause::Young,
             why: format!("it was measured for {seconds} s of {} s here", usage.window_s),
         })
+    }
+
+    fn unready(&self, spec: &GuestSpec, assignment: &Assignment) -> Option<String> {
+        let secondary = self.filling(spec, assignment).filter(|_| spec.is_mirrored())?;
+        Some(format!("the replica on {secondary} is being filled"))
     }
 
     /// The secondary's host, if that is live and does not hold every acknowledged write.

@@ -172,6 +172,11 @@ impl<'a> Layout<'a> {
         breach::list(self)
     }
 
+    /// What is wrong with a guest, its rules and some hosts: all that a move of the guest among them can change.
+    pub(crate) fn broken_around(&self, guest: GuestIx, hosts: &[HostIx]) -> Vec<Breach> {
+        breach::around(self, guest, hosts)
+    }
+
     fn members_placed(&self, group: GroupIx) -> u32 {
         let members = &self.snapshot.groups[group.at()].members;
         members.iter().filter(|guest| self.place(**guest).is_some()).count() as u32

@@ -1,9 +1,11 @@
 //! What balancing would do, for people to read and for the leader to carry out.
 //!
 //! The search ([`crate::search`]) finds the moves; here they get their names, their steps in words and the reason for
-//! each, and what stays wrong after all of them is said. Each move is judged again just before it runs
+//! each, and what stays wrong after all of them is said. A plan that only a short spike makes worth its cost is none
+//! (`spike`). Each move is judged again just before it runs
 //! ([`still_good`]), for the cluster goes on living while a plan is carried out.
 
+mod spike;
 #[cfg(test)]
 mod tests;
 
@@ -84,7 +86,10 @@ impl Proposal {
 /// What balancing would do now, with Kennel's own objective.
 pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
     let settings = search::Settings { moves_max: options.moves_max, ..search::Settings::default() };
-    let plan = search::balance(&inventory.snapshot, &Kennel, &settings);
+    let mut plan = search::balance(&inventory.snapshot, &Kennel, &settings);
+    if !plan.moves.is_empty() && spike::made_it(inventory, &plan, &settings) {
+        plan.moves.clear();
+    }
     let mut layout = Layout::new(&inventory.snapshot);
     let mut moves = Vec::with_capacity(plan.moves.len());
     for scored in &plan.moves {
@@ -181,8 +186,10 @@ fn steps(inventory: &Inventory, snapshot: &Snapshot, step: Move) -> Vec<String> 
 /// What a move is good for: what was wrong and is not after it, or else the share that it eases the most. Makes the
 /// move in the layout.
 fn reason(inventory: &Inventory, layout: &mut Layout<'_>, step: Move) -> String {
+    let hosts = step.hosts();
     let wrong = |layout: &Layout<'_>| -> BTreeSet<String> {
-        layout.broken().iter().map(|breach| named(inventory, layout, breach)).collect()
+        let broken = layout.broken_around(step.guest, &hosts);
+        broken.iter().map(|breach| named(inventory, layout, breach)).collect()
     };
     let before = wrong(layout);
     let groups = excesses(layout, step.guest);
@@ -229,15 +236,15 @@ fn excesses(layout: &Layout<'_>, guest: GuestIx) -> Vec<(String, u32)> {
 /// score weighs it.
 fn busiest(layout: &Layout<'_>, step: Move) -> Option<String> {
     type Share = fn(&Layout<'_>, HostIx) -> f64;
-    let shares: [(&str, f64, Share); 3] = [
-        ("processors", kennel::CPU_SPREAD, |layout, host| {
+    let shares: [((&str, &str), f64, Share); 3] = [
+        (("uses", "processors"), kennel::CPU_SPREAD, |layout, host| {
             let room = layout.snapshot().host(host);
             (room.own_load.cpu + layout.given(host).load.cpu) / (room.cores * room.speed).max(0.001)
         }),
-        ("memory", kennel::MEMORY_SPREAD, |layout, host| {
+        (("has given", "memory"), kennel::MEMORY_SPREAD, |layout, host| {
             layout.given(host).memory as f64 / (layout.snapshot().host(host).memory as f64).max(1.0)
         }),
-        ("disk", kennel::DISK_SPREAD, |layout, host| {
+        (("has given", "disk"), kennel::DISK_SPREAD, |layout, host| {
             layout.given(host).disk as f64 / (layout.snapshot().host(host).disk as f64).max(1.0)
         }),
     ];
@@ -250,11 +257,11 @@ fn busiest(layout: &Layout<'_>, step: Move) -> Option<String> {
         let (here, there) = (share(layout, from), share(layout, to));
         ((here - there) * weight, here, there, *what)
     });
-    let (gain, here, there, what) = eased.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let (gain, here, there, (does, what)) = eased.max_by(|a, b| a.0.total_cmp(&b.0))?;
     let name = |host: HostIx| &layout.snapshot().host(host).name;
     (gain > 0.0).then(|| {
         let (here, there) = (here * 100.0, there * 100.0);
-        format!("{here:.0}% of the {what} of {} are taken, of {} {there:.0}%", name(from), name(to))
+        format!("{} {does} {here:.0}% of its {what}, {} {there:.0}%", name(from), name(to))
     })
 }
 
@@ -265,7 +272,9 @@ pub(crate) fn remaining(layout: &Layout<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for breach in layout.broken() {
         match breach {
-            Breach::Leaves { guest, host, reason } => leaving.entry((host, reason)).or_default().push(guest),
+            Breach::Leaves { guest, host, reason, replica: _ } => {
+                leaving.entry((host, reason)).or_default().push(guest)
+            }
             // Waiting for a place is not balance's business.
             Breach::Nowhere { .. } => {}
             breach @ (Breach::Memory { .. }

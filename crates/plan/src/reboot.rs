@@ -177,16 +177,20 @@ impl<'a> Yard<'a> {
         need.runs.then(|| match need.storage {
             Storage::Local => Err("its disks are on its host alone".to_owned()),
             Storage::Shared => Ok(May::Anywhere),
-            Storage::Mirrored => match self.ground.partner_of[guest.at()] {
-                None => Err(self.ground.exposed.get(&guest).cloned().unwrap_or_default()),
-                Some(partner) => {
-                    let room = self.snapshot.host(partner);
-                    match room.duty.reason() {
-                        None => Ok(May::Only(partner)),
-                        Some(reason) => Err(format!("the other replica is on {}, and {reason}", room.name)),
+            Storage::Mirrored => {
+                match self.ground.partner_of[guest.at()].filter(|_| need.unready.is_none()) {
+                    None => Err(self.ground.exposed.get(&guest).cloned().unwrap_or_default()),
+                    Some(partner) => {
+                        let room = self.snapshot.host(partner);
+                        match room.duty.reason() {
+                            None => Ok(May::Only(partner)),
+                            Some(reason) => {
+                                Err(format!("the other replica is on {}, and {reason}", room.name))
+                            }
+                        }
                     }
                 }
-            },
+            }
         })
     }
 

@@ -84,7 +84,9 @@ pub fn balance(snapshot: &Snapshot, objective: &dyn Objective, settings: &Settin
     let mut seats = seats(snapshot.guests.iter().map(|guest| guest.place));
     let mut balance = Balance { score_before: 0.0, score_after: 0.0, moves: Vec::new(), places: Vec::new() };
     for terms in objective.terms(snapshot) {
-        let task = Task::Balance { manner: objective.manner(), settings };
+        let moves_max = settings.moves_max.map(|most| most.saturating_sub(balance.moves.len()));
+        let settings = Settings { moves_max, ..settings.clone() };
+        let task = Task::Balance { manner: objective.manner(), settings: &settings };
         let part = run(terms, &seats, &task);
         balance.score_before += part.score_before;
         balance.score_after += part.score_after;
@@ -189,11 +191,11 @@ fn run_with<const K: usize>(terms: Terms, seats: &[Seat], task: &Task<'_>) -> Pa
             if before - state.value < *gain_min { Vec::new() } else { steps }
         }
         Task::Balance { manner: Manner::Thorough { good_enough, small_score, gain_min }, settings } => {
-            let gain_min = if state.value <= *small_score { *gain_min } else { 0.0 };
+            let worth = thorough::Worth { small_score: *small_score, gain_min: *gain_min };
             if state.value <= packed.terms.bound + good_enough {
                 Vec::new()
             } else {
-                thorough::plan(&mut state, settings, gain_min)
+                thorough::plan(&state, settings, worth)
             }
         }
     };

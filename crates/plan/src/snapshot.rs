@@ -143,6 +143,9 @@ pub struct GuestNeed {
     pub wishes: Vec<Wish>,
     /// Where it is. `None`: nowhere yet, or its host is lost.
     pub place: Option<Place>,
+    /// Why its secondary could not take over now although its host is there, as in "the replica on host2 is being
+    /// filled". `None`: it could. What happens at a loss depends on it; plans do not, for it passes.
+    pub unready: Option<String>,
 }
 
 /// Measured use.

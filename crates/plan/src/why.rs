@@ -37,10 +37,15 @@ fn explain(inventory: &Inventory, scene: &mut Scene<'_, '_>, guest: &GuestName, 
     let mut because: Vec<String> = assignment.map(|assignment| assignment.why.clone()).into_iter().collect();
     let mut others = BTreeMap::new();
     if let Some(place) = scene.place(index) {
+        let lost = inventory.snapshot.host(place.host).duty.is_lost();
         because.extend(about_here(inventory, place));
         let mut best: Option<(Elsewhere, HostIx)> = None;
         for host in inventory.snapshot.host_indices().filter(|host| *host != place.host) {
             let text = match elsewhere(inventory, scene, (index, place), host) {
+                _ if lost && place.secondary != Some(host) => "it has no replica there".to_owned(),
+                Ok(_) if lost => inventory.snapshot.guest(index).unready.clone().unwrap_or_else(|| {
+                    "its replica is there, and so is room for it: recovery may start it".to_owned()
+                }),
                 Ok(way) => {
                     if best.is_none_or(|(best, _)| way.worse < best.worse) {
                         best = Some((way, host));

@@ -205,6 +205,7 @@ fn fold(
         Kind::Token => read(key, value, |record: StoredToken| {
             view.tokens.insert(record.sha256, record.token);
         }),
+        Kind::User => read_into(&mut view.users, at, |r| r.name.clone()),
         Kind::Secret => Ok(KnownState::Secret),
     }
 }
@@ -245,6 +246,7 @@ fn unfold(view: &mut ClusterView, schema: &mut Option<Schema>, key: &str) {
         Kind::JobReport => remove!(view.job_reports, rest.parse().ok()),
         Kind::Event => remove!(view.events, rest.parse().ok()),
         Kind::Token => remove!(view.tokens, Some(rest.to_owned())),
+        Kind::User => remove!(view.users, rest.parse().ok()),
         Kind::Secret => {}
     }
 }

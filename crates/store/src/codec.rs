@@ -11,7 +11,7 @@ use std::fmt;
 
 use model::{
     AccessToken, AddressClaim, Assignment, Cluster, Event, GuestReport, GuestSpec, Host, HostName,
-    HostReport, Image, InSync, JobReport, JobSpec, Network, ReplicaDrop, Rule, Schema, Session,
+    HostReport, Image, InSync, JobReport, JobSpec, Network, ReplicaDrop, Rule, Schema, Session, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,7 @@ records! {
     JobReport: report => keys::job_report(report.id);
     Event: event => keys::event(event.id);
     StoredToken: token => keys::token(&token.sha256);
+    User: user => keys::user(&user.name);
     Secret: secret => keys::secret(&secret.name);
 }
 

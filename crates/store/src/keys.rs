@@ -10,6 +10,7 @@
 //! /kennel/images/<image>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
+//! /kennel/users/<user>
 //! ```
 //!
 //! A key follows from its record ([`Record::key`](crate::Record::key)); a record that stands elsewhere is
@@ -17,7 +18,7 @@
 
 use std::net::IpAddr;
 
-use model::{EventId, GuestName, HostName, ImageName, JobId, NetworkName, RuleName, VolumeId};
+use model::{EventId, GuestName, HostName, ImageName, JobId, NetworkName, RuleName, UserName, VolumeId};
 
 pub const SCHEMA: &str = "/kennel/schema";
 pub const CLUSTER: &str = "/kennel/cluster";
@@ -40,6 +41,7 @@ pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
 pub const TOKENS: &str = "/kennel/tokens/";
+pub const USERS: &str = "/kennel/users/";
 /// What only the daemon may read, such as the authority's private key; never decoded into a view.
 pub const SECRETS: &str = "/kennel/secrets/";
 
@@ -108,6 +110,10 @@ pub fn token(sha256: &str) -> String {
     format!("{TOKENS}{sha256}")
 }
 
+pub fn user(name: &UserName) -> String {
+    format!("{USERS}{name}")
+}
+
 pub fn secret(name: &str) -> String {
     format!("{SECRETS}{name}")
 }
@@ -134,12 +140,13 @@ pub enum Kind {
     JobReport,
     Event,
     Token,
+    User,
     Secret,
 }
 
 const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
 
-const PREFIXES: [(&str, Kind); 17] = [
+const PREFIXES: [(&str, Kind); 18] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -156,6 +163,7 @@ const PREFIXES: [(&str, Kind); 17] = [
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),
     (TOKENS, Kind::Token),
+    (USERS, Kind::User),
     (SECRETS, Kind::Secret),
 ];
 

@@ -264,6 +264,31 @@ impl Lab {
         })
     }
 
+    /// Runs a program of this build beside the guests, in the network that they are reached from.
+    pub fn beside_guests(&self, program: &str, words: &[&str]) -> Result<std::process::Child> {
+        let path = kennel_binary()?.with_file_name(program).display().to_string();
+        let mut command = self.command()?;
+        command.args(["lab", "exec", "switch", "--", &path]).args(words);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {program}"))
+    }
+
+    /// Waits until kenneld on a host has said these words, after the first `skip` bytes of its log. Looks all the
+    /// time: what follows is to happen at this very moment.
+    pub fn wait_for_words(&self, host: &str, skip: usize, words: &str, limit: Duration) -> Result<bool> {
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < limit {
+            if self.log_of(host).get(skip..).is_some_and(|news| news.contains(words)) {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(false)
+    }
+
     /// What kenneld says on a host.
     pub fn log_of(&self, host: &str) -> String {
         let path = self.folder().join("hosts").join(host).join("kenneld.log");

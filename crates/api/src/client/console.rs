@@ -47,9 +47,13 @@ pub struct ConsoleReceiver {
 }
 
 impl Client {
-    pub async fn console(&self, name: &GuestName) -> Result<Console, ClientError> {
+    /// `scroll_back`: begin with what the guest said last.
+    pub async fn console(&self, name: &GuestName, scroll_back: bool) -> Result<Console, ClientError> {
         let asked = format!("open the console of the guest '{name}'");
-        let ask = Ask::get(format!("/v1/guests/{name}/console"), asked);
+        let mut ask = Ask::get(format!("/v1/guests/{name}/console"), asked);
+        if scroll_back {
+            ask.query.push(("scroll_back", "true".to_owned()));
+        }
         let mut silent = Vec::new();
         for index in self.order() {
             match self.open_socket(index, &ask).await {

@@ -13,6 +13,7 @@ mod peer;
 mod planning;
 mod tls;
 mod upload;
+mod users;
 mod watch;
 
 use std::sync::Arc;

@@ -38,10 +38,10 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
 
 /// How many fit and what is short, in one line.
 pub fn fits(fits: &FitsView) -> String {
-    let more = if fits.at_least { " at least" } else { "" };
+    let least = if fits.at_least { "at least " } else { "" };
     match fits.count {
         0 => format!("none, for lack of {}", fits.limited_by),
-        count => format!("{count}{more}; one more would lack {}", fits.limited_by),
+        count => format!("{least}{count}; one more would lack {}", fits.limited_by),
     }
 }
 
@@ -102,10 +102,12 @@ fn lost(outlook: Option<&OutlookView>) -> Cell {
     let Some(outlook) = outlook else { return Cell::new("it is not there now", Tone::Plain) };
     let mut parts = Vec::new();
     if outlook.restarts > 0 {
-        parts.push(format!("{} come back elsewhere", outlook.restarts));
+        let come = if outlook.restarts == 1 { "comes" } else { "come" };
+        parts.push(format!("{} {come} back elsewhere", outlook.restarts));
     }
     if outlook.local > 0 {
-        parts.push(format!("{} on local disks wait", outlook.local));
+        let wait = if outlook.local == 1 { "waits" } else { "wait" };
+        parts.push(format!("{} on local disks {wait}", outlook.local));
     }
     if let Some((guest, why)) = outlook.left_out.iter().next() {
         parts.push(format!("{} LEFT OUT ({guest}: {why})", outlook.left_out.len()));
@@ -175,7 +177,7 @@ pub mod tests {
              Without promise: 5; one more would lack disk\n\
              \n\
              HOST   MEMORY  KEPT FREE  DISK      VCPUS  FITS  IF IT IS LOST\n\
-             host1  4G/16G  2G         40G/100G  4/32   3     1 come back elsewhere, 1 LEFT OUT (web1: host2 is full)\n"
+             host1  4G/16G  2G         40G/100G  4/32   3     1 comes back elsewhere, 1 LEFT OUT (web1: host2 is full)\n"
         );
         assert_eq!(fits(&example_fits(0)), "none, for lack of memory");
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use api::{Blob, Client, ClientError, CreateDisk, CreateGuest, ExecRequest, GuestView, MigrateGuest};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use model::{Bytes, GuestName, HostName, ImageName, NetworkName, Pool};
+use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, Pool};
 
 use super::guest_set;
 use super::guest_show::{show, table, why};
@@ -73,8 +73,11 @@ pub enum Command {
   kennel guest migrate web1                     wherever it is best off
   kennel guest migrate web1 --to host2          host2 runs it from then on
   kennel guest migrate web1 --secondary host3   it stays, and host3 holds its second copy
+  kennel guest migrate web1 --to host2 --bandwidth 50M --auto-converge
 
-To the host of its secondary nothing is copied: the two change roles. Any other host gets a copy first.")]
+A guest that runs goes on running, and stands still for some tenths of a second at the end.
+To the host of its secondary only memory is sent: the two change roles. Any other host gets a copy first.
+`kennel job cancel` stops it until the guest changes its host.")]
     Migrate {
         #[command(flatten)]
         guest: OneGuest,
@@ -87,6 +90,8 @@ To the host of its secondary nothing is copied: the two change roles. Any other 
         /// Though the cluster could no longer survive what it promises to
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        how: How,
     },
     /// End a guest and destroy its disks
     #[command(after_help = "Examples:
@@ -128,6 +133,38 @@ Ends with the program's exit status.")]
         #[arg(required = true, last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+}
+
+/// How a running guest gets to another host.
+#[derive(Debug, Args)]
+pub struct How {
+    /// Shut it down here and start it there instead
+    #[arg(long, conflicts_with_all = ["bandwidth", "max_downtime", "auto_converge", "post_copy"])]
+    restart: bool,
+    /// Send its memory with so many bytes per second at most, as in 50M [default: as fast as it goes]
+    #[arg(long, value_name = "SIZE")]
+    bandwidth: Option<Bytes>,
+    /// Let it stand still for so many milliseconds at most [default: 500]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    max_downtime: Option<u32>,
+    /// Slow it down for as long as its memory changes faster than it is sent
+    #[arg(long)]
+    auto_converge: bool,
+    /// Let it run there before all of its memory is there, if need be; until it is, the loss of either host ends its run
+    #[arg(long)]
+    post_copy: bool,
+}
+
+impl How {
+    fn options(&self) -> MoveOptions {
+        MoveOptions {
+            restart: self.restart,
+            bandwidth: self.bandwidth.map(|bytes| bytes.0),
+            max_downtime_ms: self.max_downtime,
+            auto_converge: self.auto_converge,
+            post_copy: self.post_copy,
+        }
+    }
 }
 
 /// A guest that something is done to.
@@ -229,9 +266,10 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let job = client.restart_guest(&guest).await?;
             finish(context, &client, job, &guest, no_wait).await
         }
-        Command::Migrate { guest: OneGuest { guest, no_wait }, to, secondary, force } => {
+        Command::Migrate { guest: OneGuest { guest, no_wait }, to, secondary, force, how } => {
             let client = context.client()?;
-            let job = client.migrate_guest(&guest, &MigrateGuest { to, secondary, force }).await?;
+            let request = MigrateGuest { to, secondary, force, options: how.options() };
+            let job = client.migrate_guest(&guest, &request).await?;
             finish(context, &client, job, &guest, no_wait).await
         }
         Command::Delete { guest: OneGuest { guest, no_wait }, yes } => {

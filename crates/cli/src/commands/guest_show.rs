@@ -160,6 +160,7 @@ fn ended(reason: ExitReason) -> &'static str {
         ExitReason::Stopped => "it was asked to stop, and did",
         ExitReason::Killed => "it did not stop in its time, and was ended",
         ExitReason::Crashed => "its QEMU died",
+        ExitReason::Moved => "it went on on another host",
         ExitReason::Disowned => "its host no longer owned it",
     }
 }

@@ -316,6 +316,8 @@ pub mod tests {
                 images: BTreeSet::new(),
                 problems: vec!["a volume file that no record names: x.raw".to_owned()],
                 uplinks: BTreeMap::new(),
+                incoming: vec![],
+                compatibility: Default::default(),
             }),
         }
     }

@@ -14,6 +14,7 @@ use plan::snapshot::{HostIx, Place, Snapshot};
 use serde::Serialize;
 
 use super::plan_file::{FileArguments, Ganeti, Loaded};
+use super::plan_proposal;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Cell, Table};
@@ -94,6 +95,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         }
     })?;
     let settings = search::Settings { moves_max: arguments.max_steps, ..search::Settings::default() };
+    if let (Goal::Kennel, Some(inventory)) = (arguments.objective, &loaded.inventory) {
+        arguments.refuse_save()?;
+        return plan_proposal::run(context, inventory, arguments.max_steps);
+    }
     match (arguments.objective, &loaded.ganeti) {
         (Goal::Kennel, _) => {
             let balance = search::balance(&loaded.snapshot, &Kennel, &settings);
@@ -223,13 +228,17 @@ impl Arguments {
         })
     }
 
+    fn refuse_save(&self) -> Result<(), Failure> {
+        let Some(path) = &self.save else { return Ok(()) };
+        let asked = format!("save the cluster to {}", path.display());
+        let why = "only files of Ganeti's format can be written back";
+        Err(Failure::refused(asked, why, "leave out --save, and use -o json"))
+    }
+
     fn save(&self, loaded: &Loaded, balance: &Balance) -> Result<(), Failure> {
         let Some(path) = &self.save else { return Ok(()) };
         let asked = format!("save the cluster to {}", path.display());
-        let Some(ganeti) = &loaded.ganeti else {
-            let why = "only files of Ganeti's format can be written back";
-            return Err(Failure::refused(asked, why, "leave out --save, and use -o json"));
-        };
+        let Some(ganeti) = &loaded.ganeti else { return self.refuse_save() };
         let seats = ganeti.order.seats(&ganeti.cluster, &balance.places);
         std::fs::write(path, ganeti.cluster.write(&seats))
             .map_err(|error| Failure::refused(asked, error, "name a file that you may write"))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use plan::dump::Dump;
 use plan::htools::{self, Cluster, Loads};
+use plan::inventory::Inventory;
 use plan::objective::ganeti::GanetiFacts;
 use plan::snapshot::Snapshot;
 
@@ -38,6 +39,8 @@ pub struct FileArguments {
 #[derive(Debug)]
 pub struct Loaded {
     pub snapshot: Snapshot,
+    /// Only of a dump of Kennel's.
+    pub inventory: Option<Inventory>,
     /// Only of Ganeti's format.
     pub ganeti: Option<Ganeti>,
 }
@@ -73,7 +76,7 @@ impl FileArguments {
         let order = htools::Order::new(&cluster);
         let snapshot = cluster.snapshot(&order);
         let facts = cluster.facts(&order);
-        Ok(Loaded { snapshot, ganeti: Some(Ganeti { cluster, order, facts }) })
+        Ok(Loaded { snapshot, inventory: None, ganeti: Some(Ganeti { cluster, order, facts }) })
     }
 
     /// A dump of Kennel's own.
@@ -96,7 +99,8 @@ impl FileArguments {
             let why = format!("{}: {error}", self.from.display());
             Failure::refused(asked, why, MEND)
         })?;
-        Ok(Loaded { snapshot: dump.inventory().snapshot, ganeti: None })
+        let inventory = dump.inventory();
+        Ok(Loaded { snapshot: inventory.snapshot.clone(), inventory: Some(inventory), ganeti: None })
     }
 
     fn apply(&self, cluster: &mut Cluster, asked: &str) -> Result<(), Failure> {

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Machine, MachineEnd, MachineEvent, RunState};
+use host::{Machine, MachineEnd, MachineEvent, MigrationPhase, RunState};
 use model::{BootId, Epoch, ExitReason, FillProgress, GuestId, GuestName, HostName, Replica, VolumeId};
-use plan::converge::{Mirror, Rest, Situation, Step, next};
+use plan::converge::{Mirror, Rest, Situation, Stage, Step, next};
 use plan::limits::{AUTHORITY, RETRY_FIRST, RETRY_MAX};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::look::Look;
 use super::report::Reporter;
-use super::{Agent, peers};
+use super::{Agent, live, peers};
 
 /// How often a guest that depends on another host is looked at although nothing is known to have happened.
 const LOOK_EVERY: Duration = Duration::from_millis(1000);
@@ -51,7 +51,7 @@ impl Handle {
             let mut keeper = Keeper::new(agent, guest);
             // Adopted, or left by a keeper of the same guest that has ended.
             if let Some(machine) = keeper.id.and_then(|id| keeper.agent.machine_of(id)) {
-                keeper.take_machine(machine, false).await;
+                keeper.take_machine(machine, None).await;
             }
             keeper.run().await;
         }))
@@ -68,7 +68,9 @@ impl Handle {
 pub(super) struct Running {
     pub machine: Arc<dyn Machine>,
     pub events: broadcast::Receiver<MachineEvent>,
-    pub resumed: bool,
+    pub stage: Stage,
+    /// As QEMU calls it, once it was asked.
+    pub machine_type: Option<String>,
     pub mirrors: BTreeMap<VolumeId, Mirror>,
     /// Which boot each mirror was attached to by this keeper.
     pub targets: BTreeMap<VolumeId, BootId>,
@@ -122,6 +124,7 @@ pub(super) struct Keeper {
     /// Why the machine is being ended, if it is this keeper that ends it.
     pub ending: Option<ExitReason>,
     pub exit: Option<model::Exit>,
+    pub live: live::Memory,
 }
 
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
@@ -140,7 +143,8 @@ pub(super) fn end_of_last_run(report: &model::GuestReport) -> Option<model::Exit
     if told.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran) {
         return told;
     }
-    Some(model::Exit { boot_generation: ran, reason: ExitReason::Crashed, at: jiff::Timestamp::now() })
+    let (reason, at) = (ExitReason::Crashed, jiff::Timestamp::now());
+    Some(model::Exit { boot_generation: ran, reason, at, secondary_failed: false })
 }
 
 impl Keeper {
@@ -173,24 +177,47 @@ impl Keeper {
             launched_at: None,
             ending: None,
             exit,
+            live: live::Memory::default(),
         }
     }
 
-    pub(super) async fn take_machine(&mut self, machine: Arc<dyn Machine>, launched: bool) {
-        // A machine whose state cannot be read is taken for one that runs: that is the careful guess.
-        let resumed = !launched && !matches!(machine.run_state().await, Ok(RunState::Prelaunch));
+    /// `stage`: known, as of one that was just launched.
+    pub(super) async fn take_machine(&mut self, machine: Arc<dyn Machine>, stage: Option<Stage>) {
+        let stage = match stage {
+            Some(stage) => stage,
+            None => self.adopted_stage(&machine).await,
+        };
         let events = machine.events();
         self.agent.set_machine(&self.guest, Some(machine.clone()));
         self.running = Some(Running {
             machine,
             events,
-            resumed,
+            stage,
+            machine_type: None,
             mirrors: BTreeMap::new(),
             targets: BTreeMap::new(),
             mirrors_stale: true,
             fills: BTreeMap::new(),
             fills_told: BTreeMap::new(),
         });
+    }
+
+    /// A machine whose state cannot be read is taken for one that runs: that is the careful guess.
+    async fn adopted_stage(&mut self, machine: &Arc<dyn Machine>) -> Stage {
+        let stage = match machine.run_state().await {
+            Ok(RunState::Prelaunch) => Stage::Prelaunch,
+            Ok(RunState::Incoming) => Stage::Incoming,
+            Ok(RunState::Arrived) => Stage::Arrived,
+            Ok(RunState::Left) => Stage::Left,
+            Ok(RunState::Running | RunState::Paused | RunState::Ended) | Err(_) => Stage::Running,
+        };
+        // Completed: it arrived here itself, unless it has left.
+        let under_way = match machine.migration().await.map(|state| state.phase) {
+            Ok(MigrationPhase::None | MigrationPhase::Completed) => false,
+            Ok(_) | Err(_) => true,
+        };
+        self.live.sending = stage == Stage::Left || stage == Stage::Running && under_way;
+        stage
     }
 
     async fn run(mut self) {
@@ -290,11 +317,12 @@ impl Keeper {
             .unwrap_or(Duration::MAX);
         let doubtful = s.authority != plan::converge::Authority::Session
             || s.machine.as_ref().is_some_and(|m| m.mirrors.values().any(|f| f.state == Mirror::Filling));
+        let runs = s.machine.as_ref().is_some_and(|machine| machine.stage == Stage::Running);
+        let on_its_way = s.machine.as_ref().is_some_and(|m| m.sending.is_some() || m.stage != Stage::Running);
         let look = match rest {
             // The guest stands still until its old host serves.
-            Rest::Waiting(_) if s.assignment.handed_over_by.is_some() && s.machine.is_none() => {
-                LOOK_FOR_HANDOVER_EVERY
-            }
+            Rest::Waiting(_) if s.assignment.handed_over_by.is_some() && !runs => LOOK_FOR_HANDOVER_EVERY,
+            _ if on_its_way => LOOK_CLOSELY_EVERY,
             // A replica server that dies is to be started again while the owner still waits for it.
             Rest::Idle if !s.served.is_empty() => LOOK_EVERY,
             Rest::Deleted | Rest::Stopped | Rest::Idle | Rest::Stuck(_) => Duration::from_secs(30),
@@ -354,6 +382,10 @@ impl Keeper {
         let Some(end) = self.running.as_ref().and_then(|running| running.machine.ended()) else { return };
         let Some(running) = self.running.take() else { return };
         self.agent.set_machine(&self.guest, None);
+        self.live.sending = false;
+        if matches!(running.stage, Stage::Incoming | Stage::Arrived) {
+            return self.notice_non_arrival();
+        }
         let taken_back = self.shutdown_taken_back_at.take();
         let asked = self.shutdown_asked_at.take().is_some()
             || taken_back.is_some_and(|at| at.elapsed() < SHUTDOWN_COUNTS_FOR);
@@ -375,11 +407,20 @@ impl Keeper {
             ExitReason::Crashed | ExitReason::Killed | ExitReason::Disowned => {
                 self.agent.events.warning(model::EventKind::GuestStopped, subject, message);
             }
-            ExitReason::GuestShutdown | ExitReason::Stopped => {
+            ExitReason::GuestShutdown | ExitReason::Stopped | ExitReason::Moved => {
                 self.agent.events.info(model::EventKind::GuestStopped, subject, message);
             }
         }
-        let exit = model::Exit { boot_generation: label.boot_generation, reason, at: jiff::Timestamp::now() };
+        let failed = running.mirrors.keys().find_map(|volume| running.machine.mirror_failed(*volume));
+        if let Some(why) = &failed {
+            tracing::warn!(guest = %self.guest, why, "its secondary may lack its last writes");
+        }
+        let exit = model::Exit {
+            boot_generation: label.boot_generation,
+            reason,
+            at: jiff::Timestamp::now(),
+            secondary_failed: failed.is_some(),
+        };
         self.exit = Some(self.exit_before.take().unwrap_or(exit));
     }
 }
@@ -390,6 +431,7 @@ fn describe(reason: ExitReason) -> &'static str {
         ExitReason::Stopped => "it was asked to stop, and did",
         ExitReason::Killed => "it was asked to stop, did not in time, and was ended",
         ExitReason::Crashed => "its QEMU died",
+        ExitReason::Moved => "it went on on another host",
         ExitReason::Disowned => "this host had no right to run it any more",
     }
 }
@@ -400,6 +442,7 @@ struct Concern {
     revisions: Vec<i64>,
     sessions: BTreeSet<(HostName, BootId)>,
     images: BTreeSet<model::ImageName>,
+    incoming: Vec<model::Incoming>,
 }
 
 impl Concern {
@@ -424,6 +467,12 @@ impl Concern {
         let hosts = hosts.chain(members.map(|replica| &replica.host));
         let sessions = hosts.filter_map(|h| Some((h.clone(), view.sessions.get(h)?.boot_id))).collect();
         let report = view.host_reports.get(&agent.me);
-        Concern { revisions, sessions, images: report.map(|r| r.images.clone()).unwrap_or_default() }
+        let incoming = live::told_by(view, assignment);
+        Concern {
+            revisions,
+            sessions,
+            incoming,
+            images: report.map(|r| r.images.clone()).unwrap_or_default(),
+        }
     }
 }

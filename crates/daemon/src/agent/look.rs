@@ -7,10 +7,12 @@ use api::PromiseRequest;
 use host::MirrorState;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ClusterView, ExitReason, FillProgress, GuestName, GuestReport, GuestSpec, GuestState,
-    Host, HostName, InSync, Liveness, Pool, VolumeId, VolumeReport, VolumeState,
+    Assignment, BootId, ClusterView, FillProgress, GuestName, GuestReport, GuestSpec, GuestState, Host,
+    HostName, InSync, Liveness, VolumeId, VolumeReport, VolumeState,
 };
-use plan::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Situation, Step, is_to_stop};
+use plan::converge::{
+    Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Sending, Situation, Stage, Step, is_to_stop,
+};
 use plan::limits::{
     CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
 };
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use super::Agent;
 use super::keeper::{Asked, Keeper};
+use super::peers;
 use crate::config::REPLICA_PORT;
 
 /// How long an answer about served exports is believed, as long as the server itself answers.
@@ -118,6 +121,7 @@ impl Keeper {
             }
         }
         let counted_on_others = in_sync.values().any(|set| set.members.len() > 1);
+        let sending = self.look_at_handover(&assignment).await;
         self.look_at_machine(&spec).await;
         self.forget_old_shutdown(&spec, &assignment);
         let peer = self.look_at_peer(&spec, &assignment, &in_sync, secondary.as_ref()).await;
@@ -136,7 +140,7 @@ impl Keeper {
             boot: agent.boot,
             ended_cleanly: self.ended_cleanly(report.as_ref(), &assignment),
             in_sync,
-            machine: self.machine_facts(),
+            machine: self.machine_facts(sending),
             files,
             served,
             dropped,
@@ -147,6 +151,13 @@ impl Keeper {
             exit,
             not_before: self.not_before().map(at),
             shutdown_asked_at: self.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
+            elsewhere: self.elsewhere(&assignment),
+            incoming: self.incoming(&assignment),
+            sent_to: self.live.sent_to,
+            sends: self.live.sends,
+            gave_up_sending: self.live.gave_up.as_ref().map(|(job, _)| *job),
+            arriving_since: self.arriving_since().map(at),
+            mirror_back_failed: self.live.mirror_back_failed,
             now,
             spec,
             assignment,
@@ -192,13 +203,12 @@ impl Keeper {
                     .is_some_and(|old| old.host == r.host && old.boot_id == r.boot_id)
         };
         let Some(report) = report.filter(|r| by_this_host(r) || by_who_handed_over(r)) else { return false };
-        self.exit.as_ref().is_some_and(|exit| {
-            exit.boot_generation == report.boot_generation
-                && matches!(exit.reason, ExitReason::GuestShutdown | ExitReason::Stopped)
-        })
+        self.exit
+            .as_ref()
+            .is_some_and(|exit| exit.boot_generation == report.boot_generation && exit.is_clean())
     }
 
-    fn machine_facts(&self) -> Option<MachineFacts> {
+    fn machine_facts(&self, sending: Option<Sending>) -> Option<MachineFacts> {
         let running = self.running.as_ref()?;
         let label = running.machine.label();
         let mirrors = running.mirrors.iter().map(|(volume, state)| {
@@ -208,19 +218,23 @@ impl Keeper {
         Some(MachineFacts {
             epoch: label.epoch,
             boot_generation: label.boot_generation,
-            resumed: running.resumed,
+            stage: running.stage,
             mirrors: mirrors.collect(),
+            sending,
         })
     }
 
     /// Asks for the mirrors when an event said that they changed, and while one is being filled.
     async fn look_at_machine(&mut self, spec: &GuestSpec) {
         let Some(running) = &mut self.running else { return };
+        if running.stage == Stage::Running && running.machine_type.is_none() {
+            running.machine_type = running.machine.machine_type().await.ok();
+        }
         let filling = running.mirrors.values().any(|mirror| *mirror == Mirror::Filling);
         if !running.mirrors_stale && !filling {
             return;
         }
-        for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+        for disk in &spec.disks {
             let state = match running.machine.mirror(disk.volume).await {
                 Ok(MirrorState::Absent) => None,
                 Ok(MirrorState::Filling { done, total }) => {
@@ -269,7 +283,7 @@ impl Keeper {
         in_sync: &BTreeMap<VolumeId, InSync>,
         secondary: Option<&Secondary>,
     ) -> Option<Peer> {
-        let owns = assignment.host == self.agent.me && spec.is_mirrored();
+        let owns = assignment.host == self.agent.me;
         let Secondary { host, liveness } = secondary.filter(|_| owns)?;
         let address = SocketAddr::new(host.address, REPLICA_PORT);
         if self.sights.get(&host.name).is_none_or(|receiver| receiver.has_changed().is_err()) {
@@ -310,12 +324,12 @@ impl Keeper {
             return (serves, self.note_asked(secondary, last_served));
         }
         let mut serves = answers;
-        for disk in spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror) {
+        for disk in spec.replicated(assignment) {
             if !serves {
                 break;
             }
             let export = host::ExportName::new(disk.volume, assignment.epoch, boot);
-            serves = host::replica::ask(address, &export).await.is_ok();
+            serves = peers::client(&self.agent.config).ask(address, &export).await.is_ok();
         }
         let last_served = if serves { Instant::now() } else { last_served };
         let epoch = assignment.epoch;
@@ -405,6 +419,8 @@ impl Keeper {
             exit: self.exit.clone(),
             volumes: self.volume_reports(s),
             message: stuck.or_else(|| self.message(state, step)),
+            machine_type: self.running.as_ref().and_then(|running| running.machine_type.clone()),
+            migration: self.migration_report(s),
         };
         self.reporter.say(report);
     }
@@ -426,6 +442,8 @@ impl Keeper {
         /// So many failures in a row, and a person should know.
         const FAILED_AFTER: u32 = 3;
         let failing = self.failures >= FAILED_AFTER && s.machine.is_none();
+        let arriving =
+            s.machine.as_ref().is_some_and(|m| matches!(m.stage, Stage::Incoming | Stage::Arrived));
         match step {
             Step::Rest { rest: Rest::Deleted, .. } => GuestState::Deleted,
             Step::Rest { rest: Rest::Stopped, .. } => GuestState::Stopped,
@@ -443,13 +461,22 @@ impl Keeper {
             Step::MakeVolumes { .. } | Step::TakeOver { .. } | Step::ClaimAlone => GuestState::Preparing,
             Step::Start { .. } => GuestState::Starting,
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
+            _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }
             | Step::Detach { .. }
             | Step::MakeReplica { .. }
-            | Step::Serve { .. } => GuestState::Running,
+            | Step::Serve { .. }
+            | Step::Receive { .. }
+            | Step::Send { .. }
+            | Step::Adjust { .. }
+            | Step::StartPostCopy
+            | Step::CancelSend { .. }
+            | Step::HandOver { .. }
+            | Step::Deliver
+            | Step::Arrive { .. } => GuestState::Running,
         }
     }
 

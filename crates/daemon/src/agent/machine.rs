@@ -2,7 +2,7 @@
 
 use host::network::{bridge_name, tap_name};
 use host::seed::{SeedContents, SeedNic, write_seed};
-use host::{BootFiles, HostError, MachineConfig, MachineDisk, MachineLabel, MachineNic};
+use host::{BootFiles, CpuModel, HostError, MachineConfig, MachineDisk, MachineLabel, MachineNic};
 use model::{BootFrom, ImageName, Network};
 use plan::converge::Situation;
 
@@ -33,6 +33,8 @@ impl Keeper {
             vcpus: s.spec.vcpus,
             memory: s.spec.memory,
             accelerator: self.agent.accelerator(),
+            cpu: CpuModel::Tcg,
+            machine_type: None,
             boot,
             disks: disks
                 .map(|d| MachineDisk { volume: d.volume, path: self.agent.volumes.path(d.volume) })

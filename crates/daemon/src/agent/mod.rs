@@ -4,6 +4,7 @@
 //! that touches its guest: it looks, asks `plan::converge` for one step, takes it, and looks again.
 
 mod keeper;
+mod live;
 mod look;
 mod machine;
 mod peers;
@@ -21,7 +22,8 @@ use host::replica::StorageDaemon;
 use host::volume::Volumes;
 use host::{ExportName, HostError, Hypervisor, Machine, ReplicaServer};
 use model::{
-    Accelerator, AcceleratorKind, BootId, ClusterView, GuestId, GuestName, HostName, ReplicaDrop, VolumeId,
+    Accelerator, AcceleratorKind, BootId, ClusterView, GuestId, GuestName, HostName, Incoming, ReplicaDrop,
+    VolumeId,
 };
 use store::keys;
 use tokio::sync::watch;
@@ -64,6 +66,7 @@ pub struct Agent {
     exports: tokio::sync::Mutex<Option<(Instant, Exports)>>,
     machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
     problems: watch::Sender<BTreeMap<String, String>>,
+    incoming: watch::Sender<BTreeMap<GuestName, Incoming>>,
 }
 
 /// What an agent is made of.
@@ -106,6 +109,7 @@ impl Agent {
             exports: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
             problems: watch::channel(BTreeMap::new()).0,
+            incoming: watch::channel(BTreeMap::new()).0,
         })
     }
 
@@ -142,6 +146,22 @@ impl Agent {
     /// What a person should know of this host, one sentence each.
     pub fn problems(&self) -> watch::Receiver<BTreeMap<String, String>> {
         self.problems.subscribe()
+    }
+
+    /// Where machines of this host wait for guests that run elsewhere.
+    pub fn incoming(&self) -> watch::Receiver<BTreeMap<GuestName, Incoming>> {
+        self.incoming.subscribe()
+    }
+
+    fn incoming_of(&self, guest: &GuestName) -> Option<Incoming> {
+        self.incoming.borrow().get(guest).cloned()
+    }
+
+    fn set_incoming(&self, guest: &GuestName, incoming: Option<Incoming>) {
+        self.incoming.send_if_modified(|all| match incoming {
+            Some(new) => all.insert(guest.clone(), new.clone()).as_ref() != Some(&new),
+            None => all.remove(guest).is_some(),
+        });
     }
 
     fn set_problem(&self, about: &str, problem: Option<String>) {

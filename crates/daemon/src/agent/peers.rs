@@ -1,15 +1,19 @@
 //! Looking at the replica servers of other hosts: one look a second at each that holds a secondary of ours.
 //!
-//! QEMU says nothing while it waits for a secondary, so this is how a hold is noticed.
+//! QEMU says nothing while it waits for a secondary, so this is how a hold is noticed. A look is at the server's
+//! greeting, which comes before TLS; only who asks for an export shows a certificate.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use host::replica::ReplicaClient;
 use model::HostName;
 use plan::limits::PROBE_EVERY;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::config::Config;
 
 /// What was seen of one replica server.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,11 @@ impl Looks {
         looks.insert(key, receiver.clone());
         receiver
     }
+}
+
+/// Asks replica servers what they serve; they let in only those with a certificate of the cluster.
+pub fn client(config: &Config) -> ReplicaClient {
+    ReplicaClient::new(Some(crate::node::tls_files(config)))
 }
 
 async fn look_on(address: SocketAddr, sender: watch::Sender<Sight>) {

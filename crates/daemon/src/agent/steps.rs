@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use host::{ExportName, Fill, HostError, Hypervisor, MirrorState, ReplicaServer};
 use model::{EventKind, Exit, ExitReason, GuestReport, GuestState, InSync, Replica, VolumeId};
-use plan::converge::{Situation, Step};
+use plan::converge::{Situation, Stage, Step};
 use store::{Outcome, StoreError, keys};
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How long a mirror of two replicas that are the same may take to get ready.
 const MIRROR_READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MIRROR_READY_POLL: Duration = Duration::from_millis(2);
 
 /// A step that did not succeed.
 #[derive(Debug)]
@@ -49,12 +51,12 @@ impl From<StoreError> for Failure {
 }
 
 impl Failure {
-    fn conflict() -> Self {
+    pub(super) fn conflict() -> Self {
         let message = "the guest's records changed meanwhile".to_owned();
         Self { message, pause: AFTER_CONFLICT, counts: false }
     }
 
-    fn soon(message: impl Into<String>) -> Self {
+    pub(super) fn soon(message: impl Into<String>) -> Self {
         Self { message: message.into(), pause: AFTER_FAILURE, counts: false }
     }
 }
@@ -82,6 +84,16 @@ impl Keeper {
             Step::Withdraw { volume } => self.withdraw(volume).await,
             Step::DropReplica { volume } => self.drop_replica(s, volume).await,
             Step::DeleteVolumes => self.delete_volumes(s).await,
+            Step::Receive { machine_type, boot_generation } => {
+                self.receive(s, &machine_type, boot_generation).await
+            }
+            Step::Send { to } => self.send(s, to).await,
+            Step::Adjust { downtime_limit_ms } => self.adjust(s, downtime_limit_ms).await,
+            Step::StartPostCopy => self.start_post_copy().await,
+            Step::CancelSend { gave_up } => self.cancel_send(s, gave_up).await,
+            Step::HandOver { next } => self.hand_over(s, &next).await,
+            Step::Deliver => self.deliver(s, s.assignment.epoch).await,
+            Step::Arrive { mirror_to } => self.arrive(s, mirror_to).await,
             Step::Rest { .. } => Ok(()),
         }
     }
@@ -92,7 +104,7 @@ impl Keeper {
 
     /// Writes the in-sync sets of all the guest's volumes, if this host still owns it exactly as it did when
     /// the step was chosen. Whatever write of this keeper is still under way is refused after this one.
-    async fn record(
+    pub(super) async fn record(
         &mut self,
         s: &Situation,
         members: impl IntoIterator<Item = Replica>,
@@ -167,6 +179,8 @@ impl Keeper {
             exit: self.exit.clone(),
             volumes: vec![],
             message: None,
+            machine_type: None,
+            migration: None,
         };
         // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
         // this daemon knows that there was a run whose end it has not seen.
@@ -184,7 +198,7 @@ impl Keeper {
             }
         };
         self.exit_before = before;
-        self.take_machine(machine, true).await;
+        self.take_machine(machine, Some(Stage::Prelaunch)).await;
         if let Some(replica) = &mirror_to {
             self.attach_same(s, replica).await?;
         }
@@ -195,7 +209,7 @@ impl Keeper {
         // From here on it may have run, whatever QEMU answers.
         self.exit_before = None;
         running.machine.resume().await?;
-        running.resumed = true;
+        running.stage = Stage::Running;
         let message = format!("'{}' started on {} (epoch {})", self.guest, s.me, s.assignment.epoch);
         self.agent.events.info(EventKind::GuestStarted, self.about(), message);
         Ok(())
@@ -205,20 +219,25 @@ impl Keeper {
     async fn attach_same(&mut self, s: &Situation, replica: &Replica) -> Result<(), Failure> {
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         self.attach_with(s, &volumes, replica, Fill::Nothing).await?;
+        self.wait_until_ready(&volumes).await
+    }
+
+    /// Returns when mirrors that have nothing to copy take part in every write.
+    pub(super) async fn wait_until_ready(&mut self, volumes: &[VolumeId]) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Err(Failure::soon("the machine is gone")) };
         let deadline = Instant::now() + MIRROR_READY_TIMEOUT;
-        for volume in volumes {
+        for &volume in volumes {
             while running.machine.mirror(volume).await? != MirrorState::Ready {
                 if Instant::now() >= deadline {
                     return Err(Failure::soon(format!("the mirror of {volume} does not get ready")));
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(MIRROR_READY_POLL).await;
             }
         }
         Ok(())
     }
 
-    async fn attach_with(
+    pub(super) async fn attach_with(
         &mut self,
         s: &Situation,
         volumes: &[VolumeId],
@@ -298,6 +317,9 @@ impl Keeper {
 
     async fn end(&mut self, s: &Situation, why: ExitReason) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Ok(()) };
+        if why == ExitReason::Moved {
+            self.tell_departure(s);
+        }
         self.ending = Some(why);
         running.machine.kill().await?;
         self.notice_end();
@@ -305,7 +327,8 @@ impl Keeper {
             // Killed, and its end was not noticed: the kill's word is good enough.
             self.agent.set_machine(&self.guest, None);
             let boot_generation = running.machine.label().boot_generation;
-            let exit = Exit { boot_generation, reason: why, at: jiff::Timestamp::now() };
+            let at = jiff::Timestamp::now();
+            let exit = Exit { boot_generation, reason: why, at, secondary_failed: false };
             self.exit = Some(self.exit_before.take().unwrap_or(exit));
         }
         if s.assignment.host != s.me || s.spec.deleting {
@@ -326,7 +349,7 @@ impl Keeper {
         Ok(served?)
     }
 
-    async fn withdraw(&self, volume: VolumeId) -> Result<(), Failure> {
+    pub(super) async fn withdraw(&self, volume: VolumeId) -> Result<(), Failure> {
         let withdrawn = self.agent.replicas.withdraw(volume).await;
         self.agent.forget_exports().await;
         Ok(withdrawn?)

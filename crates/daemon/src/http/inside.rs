@@ -6,29 +6,26 @@
 use std::time::Duration;
 
 use api::{
-    Blob, ClientError, Console, ConsoleEvent, ExecAnswer, ExecRequest, FORWARDED_HEADER, PromiseAnswer,
-    PromiseRequest,
+    Blob, ClientError, Console, ConsoleEvent, ConsoleTicket, ExecAnswer, ExecRequest, FORWARDED_HEADER,
+    PromiseAnswer, PromiseRequest,
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use host::HostError;
 use model::{ClusterView, GuestName, GuestPhase, Host};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use super::Shared;
 use super::answer::{Answer, Body, Refused, named};
-use super::auth::Caller;
+use super::auth::{Caller, Session};
+use super::serial::{Serials, Viewer};
+use super::tickets::{self, Tickets};
 
 /// How often an open console shows that it is alive; clients give up after twice as long.
 const PING_EVERY: Duration = Duration::from_secs(5);
-
-/// How much of a console's output is sent at once.
-const CHUNK: usize = 16 << 10;
 
 /// A close frame holds 123 bytes of reason.
 const CLOSE_REASON_MAX: usize = 120;
@@ -136,49 +133,91 @@ pub async fn exec(
     }
 }
 
+/// What this host knows of the consoles that it opens.
+#[derive(Debug, Default)]
+pub struct Consoles {
+    tickets: Tickets,
+    serials: Serials,
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub struct ConsoleQuery {
+    ticket: Option<String>,
+    /// Begin with what was said last.
+    #[serde(default)]
+    scroll_back: bool,
+}
+
+/// Says what is in the way before a WebSocket is opened, which could not.
+pub async fn console_ticket(
+    State(backend): State<Shared>,
+    Path(name): Path<String>,
+    Extension(consoles): Extension<Arc<Consoles>>,
+    headers: HeaderMap,
+) -> Answer<(StatusCode, Json<ConsoleTicket>)> {
+    let guest: GuestName = named(&name, "guest")?;
+    place(&backend, &guest, &headers, &format!("open the console of the guest '{guest}'"))?;
+    Ok((StatusCode::CREATED, Json(consoles.tickets.give(&guest))))
+}
+
 pub async fn console(
     State(backend): State<Shared>,
     Path(name): Path<String>,
+    Query(query): Query<ConsoleQuery>,
+    session: Option<Extension<Session>>,
+    Extension(consoles): Extension<Arc<Consoles>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("open the console of the guest '{guest}'");
+    // Whoever shows a token needs no ticket; a cookie comes along with whatever a browser is made to open.
+    match &query.ticket {
+        Some(ticket) => consoles.tickets.take(ticket, &guest)?,
+        None if session.is_some() => return Err(tickets::none_shown()),
+        None => {}
+    }
     let place = place(&backend, &guest, &headers, &asked)?;
     let upgrade = upgrade.map_err(|rejection| {
         Refused::invalid(&asked, rejection.body_text(), "open it as a WebSocket, over HTTP/1.1")
     })?;
     match place {
         Place::Here(machine) => {
-            let serial = machine.serial().await.map_err(|error| Refused::of_host(&asked, error))?;
-            Ok(upgrade.on_upgrade(|socket| join_serial(socket, serial)))
+            let viewer = consoles.serials.join(machine.label().id, &*machine).await;
+            let viewer = viewer.map_err(|error| Refused::of_host(&asked, error))?;
+            Ok(upgrade.on_upgrade(move |socket| join_serial(socket, viewer, query.scroll_back)))
         }
         Place::There(client, host) => {
-            let console = client.console(&guest).await.map_err(|error| passed_on(&asked, &host, error))?;
+            let console = client
+                .console(&guest, query.scroll_back)
+                .await
+                .map_err(|error| passed_on(&asked, &host, error))?;
             Ok(upgrade.on_upgrade(|socket| join_console(socket, console)))
         }
     }
 }
 
 /// Between a client and a serial port, until one of them ends.
-async fn join_serial(mut socket: WebSocket, mut serial: UnixStream) {
-    let mut buffer = vec![0; CHUNK];
+async fn join_serial(mut socket: WebSocket, mut viewer: Viewer, scroll_back: bool) {
+    let before = if scroll_back { std::mem::take(&mut viewer.scroll_back) } else { Vec::new() };
+    if !before.is_empty() && send(&mut socket, Message::Binary(before.into())).await.is_err() {
+        return;
+    }
     let mut pings = tokio::time::interval(PING_EVERY);
     let reason = loop {
         tokio::select! {
-            read = serial.read(&mut buffer) => match read {
-                Ok(0) => break "the guest's machine ended".to_owned(),
-                Ok(length) => {
-                    if send(&mut socket, Message::Binary(buffer[..length].to_vec().into())).await.is_err() {
+            read = viewer.read() => match read {
+                Ok(bytes) => {
+                    if send(&mut socket, Message::Binary(bytes)).await.is_err() {
                         return;
                     }
                 }
-                Err(error) => break format!("the serial port failed: {error}"),
+                Err(why) => break why,
             },
             message = socket.recv() => match typed(message) {
                 Typed::Bytes(bytes) => {
-                    if let Err(error) = serial.write_all(&bytes).await {
-                        break format!("the serial port failed: {error}");
+                    if let Err(why) = viewer.write(bytes).await {
+                        break why;
                     }
                 }
                 Typed::Nothing => {}

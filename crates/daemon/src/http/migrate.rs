@@ -7,12 +7,18 @@ use api::{JobView, MigrateGuest};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use model::{Assignment, ClusterView, GuestName, JobKind, JobSpec};
+use model::{
+    Assignment, ClusterView, GuestName, GuestState, HandoverKind, HostName, JobKind, JobSpec, MoveOptions,
+    Pool,
+};
 use store::keys;
 
 use super::answer::{Answer, Body, Refused, named};
 use super::auth::Caller;
 use super::{Shared, commit, guests, planner};
+
+/// The least bandwidth that a guest may be sent with, bytes per second.
+const BANDWIDTH_MIN: u64 = 1 << 20;
 
 pub async fn migrate(
     State(backend): State<Shared>,
@@ -23,12 +29,17 @@ pub async fn migrate(
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("migrate the guest '{guest}'");
     let seen = may_move(&backend.state().view(), &guest, &asked)?.clone();
+    let options = request.options;
+    must_make_sense(&options, &asked)?;
     let to = {
         let (guest, why) = (guest.clone(), asked.clone());
         let choose = move |inventory| planner::destination(&inventory, &guest, &request, &why);
         planner::think(&backend, &asked, choose).await?
     };
-    let job = commit::new_job(JobKind::MoveGuest { guest: guest.clone(), to }, &caller);
+    if options.how() == HandoverKind::Live {
+        must_be_able_to_run(&backend.state().view(), &guest, &to.host, &asked)?;
+    }
+    let job = commit::new_job(JobKind::MoveGuest { guest: guest.clone(), to, options }, &caller);
     let view = commit::start_job(&backend, &asked, &job, |cache, txn| {
         // If somebody else has moved it since, the place that was chosen need not be the right one.
         if *may_move(cache.view(), &guest, &asked)? != seen {
@@ -42,6 +53,40 @@ pub async fn migrate(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
+fn must_make_sense(options: &MoveOptions, asked: &str) -> Answer<()> {
+    let slow = options.bandwidth.is_some_and(|bandwidth| bandwidth < BANDWIDTH_MIN);
+    if slow {
+        let why = "so little bandwidth would never get it across";
+        return Err(Refused::invalid(asked, why, "allow 1M or more, or leave it out"));
+    }
+    if options.max_downtime_ms == Some(0) {
+        let instead = "allow a millisecond or more, or leave it out";
+        return Err(Refused::invalid(asked, "a guest stands still for a moment when it moves", instead));
+    }
+    Ok(())
+}
+
+/// A machine that runs is continued by the same kind of machine only.
+fn must_be_able_to_run(view: &ClusterView, guest: &GuestName, to: &HostName, asked: &str) -> Answer<()> {
+    let Some(assignment) = view.assignments.get(guest).filter(|assignment| &assignment.host != to) else {
+        return Ok(());
+    };
+    let run =
+        view.guest_reports.get(guest).filter(|r| r.host == assignment.host && r.epoch == assignment.epoch);
+    let Some(runs_under) = run.filter(|run| run.state == GuestState::Running).and_then(|r| r.accelerator)
+    else {
+        return Ok(());
+    };
+    let there = view.host_reports.get(to).map(|report| report.accelerator.kind);
+    match there.filter(|there| *there != runs_under) {
+        None => Ok(()),
+        Some(there) => {
+            let why = format!("it runs under {runs_under}, and {to} runs guests under {there}");
+            Err(Refused::by_state(asked, why, "add --restart, which starts it anew there"))
+        }
+    }
+}
+
 /// Where a guest is that may be moved at all.
 fn may_move<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer<&'a Assignment> {
     guests::must_be_whole(view, guest, asked)?;
@@ -52,10 +97,9 @@ fn may_move<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer
     let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id).ok_or_else(|| {
         Refused::by_state(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"))
     })?;
-    if !spec.is_mirrored() {
-        let why = format!("its disks are local: {} alone holds them", assignment.host);
-        let instead = "guests that shall move need disks in the pool 'mirror'";
-        return Err(Refused::by_state(asked, why, instead));
+    if spec.is_mirrored() && spec.disks.iter().any(|disk| disk.pool == Pool::Local) {
+        let why = "some of its disks are local, and some are mirrored";
+        return Err(Refused::by_state(asked, why, "guests that shall move need all disks in one pool"));
     }
     if !view.is_live(&assignment.host) {
         let why = format!("its host {} is lost", assignment.host);

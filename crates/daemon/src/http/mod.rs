@@ -29,10 +29,15 @@ mod lists;
 mod local;
 mod migrate;
 mod networks;
+mod page;
 mod planner;
 mod rules;
+mod serial;
 mod server;
 mod settings;
+mod sign_in;
+mod stream;
+mod tickets;
 mod token;
 mod usage;
 mod watch;
@@ -40,12 +45,14 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{get, patch, post};
-use axum::{Json, Router, middleware};
+use axum::routing::{delete, get, patch, post, put};
+use axum::{Extension, Json, Router, middleware};
 
 pub use auth::PeerIdentity;
 pub use backend::{Backend, Shared};
@@ -56,9 +63,19 @@ pub use token::new_token;
 /// For everything but the files of images. A record must stay well below a megabyte anyway.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
+/// A name and a password, or a token.
+const SIGN_IN_BYTES_MAX: usize = 16 << 10;
+
 /// Everything that [`api::openapi::endpoints`] lists.
 pub fn router(backend: Shared) -> Router {
     let open = Router::new()
+        .route("/", get(page::index))
+        .route("/favicon.svg", get(page::icon))
+        .route("/assets/{name}", get(page::asset))
+        .route(
+            "/v1/session",
+            get(sign_in::show).post(sign_in::sign_in).layer(DefaultBodyLimit::max(SIGN_IN_BYTES_MAX)),
+        )
         .route("/healthz", get(|| async { Json(serde_json::json!({ "status": "up" })) }))
         .route("/v1/openapi.json", get(|| async { Json(api::openapi::document()) }))
         .route("/v1/cluster/join", post(cluster::join));
@@ -80,6 +97,8 @@ pub fn router(backend: Shared) -> Router {
         .merge(upload)
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)
+        .layer(Extension(Arc::new(sign_in::Guard::new())))
+        .layer(Extension(Arc::new(inside::Consoles::default())))
         .with_state(backend)
 }
 
@@ -110,6 +129,7 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/guests/{name}/why", get(planner::why))
         .route("/v1/guests/{name}/exec", post(inside::exec))
         .route("/v1/guests/{name}/console", get(inside::console))
+        .route("/v1/guests/{name}/console-tickets", post(inside::console_ticket))
         .route("/v1/volumes", get(lists::volumes))
         .route("/v1/volumes/{id}", get(lists::volume))
         .route("/v1/networks", get(lists::networks).post(networks::create))
@@ -121,6 +141,11 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/jobs/{id}", get(lists::job))
         .route("/v1/jobs/{id}/cancel", post(guests::cancel_job))
         .route("/v1/events", get(lists::events))
+        .route("/v1/stream", get(stream::everything))
+        .route("/v1/session", delete(sign_in::sign_out))
+        .route("/v1/users", get(sign_in::users::list).post(sign_in::users::add))
+        .route("/v1/users/{name}", delete(sign_in::users::remove))
+        .route("/v1/users/{name}/password", put(sign_in::users::set_password))
 }
 
 /// Marks what a host says that is cut off from the state store: it may be old, and another host may know

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::auth::PeerAddress;
 use super::{PeerIdentity, Shared, router};
 use crate::pki;
 
@@ -77,11 +78,12 @@ async fn attend(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
+    let from = PeerAddress(stream.peer_addr()?.ip());
     let tls = tokio::time::timeout(GREETING_TIMEOUT, acceptor.accept(stream)).await??;
     let (_, session) = tls.get_ref();
     let certificate = session.peer_certificates().and_then(<[_]>::first);
     let peer = PeerIdentity(certificate.and_then(pki::host_of));
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let service = TowerToHyperService::new(router.layer(Extension(peer)).layer(Extension(from)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);

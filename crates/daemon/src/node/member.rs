@@ -20,7 +20,7 @@ use store::etcd::EtcdStore;
 use store::member::StoreMember;
 use tokio::sync::watch;
 
-use super::{Node, store_member};
+use super::{Node, store_member, tls};
 use crate::agent::{Agent, Parts};
 use crate::builds::Builds;
 use crate::config::{Config, Identity, store_client_url};
@@ -64,6 +64,7 @@ pub async fn start_with(
 ) -> anyhow::Result<Arc<Member>> {
     let config = node.config.clone();
     let pki = read_pki(&config)?;
+    tls::write(&config, &pki, RunAs::look_up(&config.guest_user))?;
     let peers = PeerClient::new(identity.cluster.clone(), pki.client_config()?);
     let etcd = Arc::new(etcd);
     let state = State::start(etcd.clone() as Arc<dyn Store>);
@@ -86,8 +87,9 @@ pub async fn start_with(
     tokio::spawn(images.clone().keep());
     tokio::spawn(Builds::new(config.clone(), state.clone(), images.clone()).keep());
     tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
-    let (facts, problems) = (node.facts.clone(), agent.problems());
-    tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, problems));
+    let facts = node.facts.clone();
+    let told = host_report::Told { problems: agent.problems(), incoming: agent.incoming() };
+    tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, told));
     tokio::spawn(follow_store_members(config.clone(), member.clone()));
     if member.has_store_member() {
         let etcd = member.etcd.clone();
@@ -114,6 +116,7 @@ fn parts(
     let owner = run_as.map(|user| (user.uid, user.gid));
     let mut replicas = ReplicaConfig::new(config.run_dir.clone(), config.replica_address());
     replicas.run_as = run_as;
+    replicas.tls = Some(tls::files(&config));
     Ok(Parts {
         boot: node.facts.boot_id,
         state: state.clone(),

@@ -12,6 +12,7 @@ mod found;
 mod local;
 mod member;
 mod store_member;
+mod tls;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::config::{Config, Identity};
 use crate::host_report::Facts;
 
 pub use member::Member;
+pub use tls::files as tls_files;
 
 /// The daemon.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _only_one = lock(&config)?;
     let mut qemu = QemuConfig::new(config.run_dir.clone(), config.state_dir.clone());
     qemu.run_as = RunAs::look_up(&config.guest_user);
+    qemu.tls = Some(tls_files(&config));
     let driver = Arc::new(QemuDriver::new(qemu));
     let facts = Facts::gather(&config, &driver).await?;
     let node = Arc::new(Node { config, driver, facts, member: OnceCell::new(), changing: Mutex::new(()) });

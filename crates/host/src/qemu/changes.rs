@@ -285,8 +285,8 @@ impl<'a> Changes<'a> {
     /// Removes what a resync left, once there is no mirror any more.
     pub async fn clear_helpers(&self) -> Result<(), HostError> {
         let doing = format!("clean up after a resync of {}", self.what);
-        self.end_export(&doing).await?;
-        for bitmap in self.bitmaps(&doing).await? {
+        let ((), bitmaps) = tokio::try_join!(self.end_export(&doing), self.bitmaps(&doing))?;
+        for bitmap in bitmaps {
             if bitmap.name == UNFILLED || bitmap.name == UNION || bitmap.name == ROUND {
                 self.remove(&bitmap.name, &doing).await?;
             }

@@ -11,11 +11,11 @@
 
 use std::path::Path;
 
-use model::{AcceleratorKind, Bytes};
+use model::{AcceleratorKind, Bytes, CpuLevel};
 use serde_json::{Value, json};
 
 use super::names::Names;
-use crate::{BootFiles, MachineConfig, MachineDisk};
+use crate::{BootFiles, CpuModel, MachineConfig, MachineDisk};
 
 /// The files of one machine, all absolute.
 #[derive(Debug, Clone)]
@@ -106,22 +106,41 @@ fn processor(line: &mut CommandLine, config: &MachineConfig, origin: Origin<'_>)
     line.option(
         "-machine",
         match origin {
-            Origin::Boot => "q35",
+            Origin::Boot => config.machine_type.as_deref().unwrap_or("q35"),
             Origin::Elsewhere { machine_type } => machine_type,
         },
     );
     match config.accelerator {
-        AcceleratorKind::Kvm => {
-            line.option("-accel", "kvm");
-            line.option("-cpu", "host");
-        }
+        AcceleratorKind::Kvm => line.option("-accel", "kvm"),
         AcceleratorKind::Tcg => {
             line.option("-accel", format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"));
-            line.option("-cpu", "max");
         }
     }
+    line.option("-cpu", cpu(config.accelerator, config.cpu));
     line.option("-smp", config.vcpus.to_string());
     line.option("-m", format!("{}K", config.memory.0 / Bytes::KIB));
+}
+
+/// QEMU has no models that are called like the levels (its manual, "Recommendations for KVM CPU model
+/// configuration on x86 hosts", gives the ABI levels of those that it has, and they bring a vendor's family and
+/// quirks along). So a level is QEMU's plain `qemu64` and what the level has beyond that, as Proxmox VE builds
+/// its models of these names (PVE/QemuServer/CPUConfig.pm). `enforce`: rather no machine than one without what it
+/// should have. The psABI's names are QEMU's, but for SSE3 (`pni`) and LZCNT (`abm`).
+fn cpu(accelerator: AcceleratorKind, model: CpuModel) -> String {
+    let level = match (model, accelerator) {
+        (CpuModel::Tcg | CpuModel::Host, AcceleratorKind::Kvm) => return "host".to_owned(),
+        (CpuModel::Tcg | CpuModel::Host, AcceleratorKind::Tcg) => return "max".to_owned(),
+        (CpuModel::Level(level), AcceleratorKind::Kvm | AcceleratorKind::Tcg) => level,
+    };
+    let added = |level: CpuLevel| match level {
+        // Some of the second level is in `qemu64` already: `cx16`, `lahf_lm` and `pni`.
+        CpuLevel::V1 => "",
+        CpuLevel::V2 => ",+cx16,+lahf_lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3",
+        CpuLevel::V3 => ",+avx,+avx2,+bmi1,+bmi2,+f16c,+fma,+abm,+movbe,+xsave",
+        CpuLevel::V4 => ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",
+    };
+    let features: String = CpuLevel::ALL.into_iter().filter(|lower| *lower <= level).map(added).collect();
+    format!("qemu64{features},enforce")
 }
 
 fn boot(line: &mut CommandLine, boot: &BootFiles) {
@@ -229,6 +248,8 @@ mod tests {
             vcpus: 2,
             memory: Bytes::mib(256),
             accelerator: AcceleratorKind::Tcg,
+            cpu: CpuModel::Tcg,
+            machine_type: None,
             boot: BootFiles::Disk,
             disks: vec![MachineDisk {
                 volume: "0192f0c4-1111-7222-8333-444455556666".parse().unwrap(),
@@ -274,6 +295,21 @@ mod tests {
         let there = arguments(&config(), &files, origin).join(" ");
         let here = arguments(&config(), &files, Origin::Boot).join(" ");
         assert_eq!(there, here.replace("-machine q35", "-machine pc-q35-7.2") + " -incoming defer");
+    }
+
+    #[test]
+    fn a_processor_is_pinned_to_a_level() {
+        let at = |cpu, accelerator| MachineConfig { cpu, accelerator, ..config() };
+        let (kvm, tcg) = (AcceleratorKind::Kvm, AcceleratorKind::Tcg);
+        check(&at(CpuModel::Host, kvm), &["-accel kvm -cpu host "]);
+        check(&at(CpuModel::Level(CpuLevel::V1), tcg), &["-cpu qemu64,enforce "]);
+        check(
+            &at(CpuModel::Level(CpuLevel::V3), kvm),
+            &[",+ssse3,+avx,+avx2,+bmi1,+bmi2,+f16c,+fma,+abm,+movbe,+xsave,enforce "],
+        );
+        check(&at(CpuModel::Level(CpuLevel::V4), kvm), &["+xsave,+avx512f,"]);
+        let pinned = MachineConfig { machine_type: Some("pc-q35-7.2".to_owned()), ..config() };
+        check(&pinned, &["-machine pc-q35-7.2 "]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What makes a process ours is its command line: it holds the path of a QMP socket in our run directory.
 //! So a process is found also when the daemon that started it died before it could note its number.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::{BootFiles, HostError, Hypervisor, Machine, MachineConfig};
 const VERSION_MIN: (u32, u32) = (7, 2);
 
 const PACKAGE: &str = "qemu-system-x86";
+
+/// Begins the names of the machine types that guests are started with.
+const MACHINE_FAMILY: &str = "pc-q35-";
 
 /// How long QEMU may take to answer after it was started. It takes a fraction of a second; many at once on a
 /// busy host take longer.
@@ -65,6 +69,7 @@ impl QemuConfig {
 pub struct QemuDriver {
     config: QemuConfig,
     version: OnceCell<String>,
+    machine_types: OnceCell<BTreeSet<String>>,
     /// Held from the look for a running process until the new one can be found: of two launches of one
     /// guest the second sees the first.
     starting: Mutex<()>,
@@ -72,12 +77,22 @@ pub struct QemuDriver {
 
 impl QemuDriver {
     pub fn new(config: QemuConfig) -> Self {
-        Self { config, version: OnceCell::new(), starting: Mutex::new(()) }
+        Self { config, version: OnceCell::new(), machine_types: OnceCell::new(), starting: Mutex::new(()) }
     }
 
     /// The version of the installed QEMU, as in `10.0.2`. One that is too old is refused.
     pub async fn qemu_version(&self) -> Result<String, HostError> {
         self.version.get_or_try_init(|| self.ask_version()).await.cloned()
+    }
+
+    /// The versioned machine types that the installed QEMU has, as in `pc-q35-10.0`. A running guest can come here
+    /// if its own is among them.
+    pub async fn machine_types(&self) -> Result<BTreeSet<String>, HostError> {
+        let ask = || async {
+            let help = self.ask_binary(&["-machine", "help"]).await?;
+            Ok(parse_machine_types(&help))
+        };
+        self.machine_types.get_or_try_init(ask).await.cloned()
     }
 
     /// Where a guest's serial port is logged.
@@ -100,13 +115,17 @@ impl QemuDriver {
     }
 
     async fn ask_version(&self) -> Result<String, HostError> {
+        accept_version(&self.ask_binary(&["--version"]).await?, &self.config.binary)
+    }
+
+    async fn ask_binary(&self, arguments: &[&str]) -> Result<String, HostError> {
         let binary = &self.config.binary;
         let output = tokio::process::Command::new(binary)
-            .arg("--version")
+            .args(arguments)
             .output()
             .await
             .map_err(|error| process::missing_program(binary, PACKAGE, &error))?;
-        accept_version(&String::from_utf8_lossy(&output.stdout), binary)
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn guests_dir(&self) -> PathBuf {
@@ -348,6 +367,12 @@ fn accept_version(output: &str, binary: &Path) -> Result<String, HostError> {
     Ok(version.to_owned())
 }
 
+/// Reads lines like `pc-q35-10.0          Standard PC (Q35 + ICH9, 2009)`.
+fn parse_machine_types(help: &str) -> BTreeSet<String> {
+    let names = help.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    names.filter(|name| name.starts_with(MACHINE_FAMILY)).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,6 +388,18 @@ mod tests {
         check("QEMU emulator version 7.2.0", "7.2.0");
         check("QEMU emulator version 5.2.0 (Debian)", "qemu is QEMU 5.2.0, and machines need 7.2 or later");
         check("hello", "qemu does not say its version");
+    }
+
+    #[test]
+    fn the_machine_types_of_our_family_are_read() {
+        let help = "Supported machines are:\nmicrovm              microvm (i386)\n\
+                    pc-q35-9.2           Standard PC (Q35 + ICH9, 2009)\n\
+                    q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-10.0)\n\
+                    pc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\n\
+                    pc-q35-2.4           Standard PC (Q35 + ICH9, 2009) (deprecated)\n\
+                    none                 empty machine\n";
+        let found: Vec<String> = parse_machine_types(help).into_iter().collect();
+        assert_eq!(found, ["pc-q35-10.0", "pc-q35-2.4", "pc-q35-9.2"]);
     }
 
     #[tokio::test]

@@ -17,10 +17,15 @@
 //!     let the migration go on
 //! ```
 //!
-//! Each step may be repeated; a void that is found says that the check was passed.
+//! Each step may be repeated; a void that is found says that the check was passed. The guest stands still all
+//! the while, so what does not depend on each other is asked for at once.
+//!
+//! A replica that no device and no job uses is free: QEMU gives up its lock with the last user that may write.
+//! So this host's storage daemon can serve it to the new owner while this machine still exists.
 //!
 //! [`MigrationPhase::PreSwitchover`]: crate::MigrationPhase::PreSwitchover
 
+use futures::future::try_join_all;
 use model::GuestName;
 use serde_json::{Value, json};
 
@@ -65,49 +70,62 @@ impl<'a> Handover<'a> {
     /// Whether it was begun: a disk is void.
     pub async fn is_begun(&self) -> Result<bool, HostError> {
         let disks = disks(self.qmp, &format!("look at the disks of '{}'", self.guest)).await?;
-        Ok(self.volumes.iter().any(|(names, _)| is_void(&disks, *names)))
+        Ok(self.any_is_void(&disks))
+    }
+
+    fn any_is_void(&self, disks: &[Value]) -> bool {
+        self.volumes.iter().any(|(names, _)| is_void(disks, *names))
     }
 
     /// See [`crate::Machine::check_hand_over`].
     pub async fn check(&self) -> Result<(), HostError> {
         let doing = format!("hand '{}' over", self.guest);
-        let phase = Migration::new(self.qmp, self.guest, None).state().await?.phase;
+        let migration = Migration::new(self.qmp, self.guest, None);
+        let replicas = self.volumes.iter().map(|(names, what)| self.is_same(*names, what, &doing));
+        let (state, replicas) = tokio::join!(migration.state(), try_join_all(replicas));
+        let phase = state?.phase;
         if phase != MigrationPhase::PreSwitchover {
             return Err(HostError::Conflict(format!(
                 "cannot {doing}: its migration is not at that point ({phase:?}); begin one, and wait until it is"
             )));
         }
-        for (names, what) in &self.volumes {
-            let unfilled = Changes::new(self.qmp, *names, what).is_unfilled().await?;
-            if unfilled || !Mirror::new(self.qmp, *names, what).is_same(&doing).await? {
-                return Err(HostError::Conflict(format!(
-                    "cannot {doing}: the replicas of {what} are not the same; cancel the migration, and begin \
-                     it anew once they are"
-                )));
-            }
+        let unlike = self.volumes.iter().zip(replicas?).find(|(_, same)| !same);
+        match unlike {
+            None => Ok(()),
+            Some(((_, what), _)) => Err(HostError::Conflict(format!(
+                "cannot {doing}: the replicas of {what} are not the same; cancel the migration, and begin it \
+                 anew once they are"
+            ))),
         }
-        Ok(())
+    }
+
+    async fn is_same(&self, names: Names, what: &str, doing: &str) -> Result<bool, HostError> {
+        let (changes, mirror) = (Changes::new(self.qmp, names, what), Mirror::new(self.qmp, names, what));
+        let (unfilled, same) = tokio::try_join!(changes.is_unfilled(), mirror.is_same(doing))?;
+        Ok(!unfilled && same)
     }
 
     /// See [`crate::Machine::hand_over`].
     pub async fn run(&self) -> Result<(), HostError> {
         let doing = format!("hand '{}' over", self.guest);
-        if !self.is_begun().await? {
-            self.check().await?;
+        let (before, check) = tokio::join!(disks(self.qmp, &doing), self.check());
+        let before = before?;
+        if !self.any_is_void(&before) {
+            check?;
         }
-        for (names, _) in &self.volumes {
-            self.void(*names, &doing).await?;
-        }
-        let disks = disks(self.qmp, &doing).await?;
-        if let Some((_, what)) = self.volumes.iter().find(|(names, _)| !is_void(&disks, *names)) {
+        try_join_all(self.volumes.iter().map(|(names, _)| self.void(*names, &before, &doing))).await?;
+        let mirrors = self
+            .volumes
+            .iter()
+            .map(|(names, what)| async { Mirror::new(self.qmp, *names, what).end_at_rest(&doing).await });
+        let (after, _) = tokio::try_join!(disks(self.qmp, &doing), try_join_all(mirrors))?;
+        if let Some((_, what)) = self.volumes.iter().find(|(names, _)| !is_void(&after, *names)) {
             return Err(HostError::Failed(format!("cannot {doing}: QEMU does not give up {what}; end it")));
         }
-        for (names, what) in &self.volumes {
-            Mirror::new(self.qmp, *names, what).end_at_rest(&doing).await?;
-        }
         let migration = Migration::new(self.qmp, self.guest, None);
+        let Err(refused) = migration.proceed().await else { return Ok(()) };
         match migration.state().await?.phase {
-            MigrationPhase::PreSwitchover => migration.proceed().await,
+            MigrationPhase::PreSwitchover => Err(refused),
             MigrationPhase::Device | MigrationPhase::Postcopy | MigrationPhase::Completed => Ok(()),
             phase @ (MigrationPhase::None
             | MigrationPhase::Setup
@@ -120,9 +138,8 @@ impl<'a> Handover<'a> {
         }
     }
 
-    async fn void(&self, names: Names, doing: &str) -> Result<(), HostError> {
-        let disks = disks(self.qmp, doing).await?;
-        if is_void(&disks, names) {
+    async fn void(&self, names: Names, disks: &[Value], doing: &str) -> Result<(), HostError> {
+        if is_void(disks, names) {
             return Ok(());
         }
         let disk = disks.iter().find(|disk| disk["qdev"] == names.device_path());

@@ -21,12 +21,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::agent::GuestAgent;
 use super::changes::Changes;
+use super::doubt::Doubts;
 use super::handover::Handover;
 use super::migration::Migration;
 use super::mirror::{Goal, Mirror};
 use super::names::Names;
 use super::process::ProcessHandle;
-use super::qmp::{Qmp, QmpEvent};
+use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::record::MachineRecord;
 use super::resync::{Copy, Resync};
 use super::tls::TlsFiles;
@@ -89,6 +90,7 @@ struct Shared {
     resyncs: Mutex<BTreeMap<VolumeId, Resync>>,
     /// How fast mirrors may be filled, bytes per second; those that are not here, as fast as it goes.
     fill_limits: Mutex<BTreeMap<VolumeId, u64>>,
+    doubts: Doubts,
 }
 
 impl QemuMachine {
@@ -114,6 +116,7 @@ impl QemuMachine {
             tls,
             resyncs: Mutex::default(),
             fill_limits: Mutex::default(),
+            doubts: Doubts::default(),
         });
         let supervisor = tokio::spawn(supervise(Arc::clone(&shared), qmp_events));
         QemuMachine { shared, supervisor }
@@ -128,18 +131,11 @@ impl QemuMachine {
             let qmp = self.shared.qmp();
             let mirror = Mirror::new(&qmp, names, &what);
             if mirror.is_half_let_go().await? {
+                self.shared.doubts.release(*volume);
                 mirror.let_go().await?;
             }
         }
         Ok(())
-    }
-}
-
-impl QemuMachine {
-    /// For a paused machine: whether it is so because its guest has just come.
-    async fn has_arrived(&self) -> Result<bool, HostError> {
-        let phase = self.migration().await?.phase;
-        Ok(matches!(phase, MigrationPhase::Completed | MigrationPhase::Postcopy))
     }
 }
 
@@ -192,6 +188,7 @@ impl Shared {
             fill,
             limit: self.fill_limits().get(&volume).copied().unwrap_or(0),
             tls: self.tls.as_ref(),
+            doubts: (&self.doubts, volume),
         };
         if fill != Fill::Changed {
             return mirror.attach(goal).await.map(drop);
@@ -228,20 +225,28 @@ impl Shared {
     async fn mirror_state(&self, volume: VolumeId) -> Result<MirrorState, HostError> {
         let (names, what) = self.names(volume)?;
         let qmp = self.qmp();
-        // In this order: a resync that ends in between shows as still under way.
-        let unfilled = Changes::new(&qmp, names, &what).is_unfilled().await?;
-        let state = Mirror::new(&qmp, names, &what).state().await?;
+        let gap = self.doubts.gap();
+        // In this order, which is kept on the way: a resync that ends in between shows as still under way.
+        let (changes, mirror) = (Changes::new(&qmp, names, &what), Mirror::new(&qmp, names, &what));
+        let unfilled = changes.is_unfilled().await?;
+        let state = mirror.state().await?;
+        match &state {
+            MirrorState::Broken(why) => self.doubts.fail(volume, why),
+            MirrorState::Ready => self.doubts.settle(volume, gap),
+            MirrorState::Absent | MirrorState::Filling { .. } => {}
+        }
         match state {
+            // The job ended by itself, and not well.
+            MirrorState::Absent => {
+                Ok(self.doubts.failure(volume).map_or(MirrorState::Absent, MirrorState::Broken))
+            }
             MirrorState::Ready | MirrorState::Filling { .. } if unfilled => {
                 let resync = self.resyncs().get(&volume).map(|resync| resync.progress.state());
                 Ok(resync.unwrap_or_else(|| {
                     MirrorState::Broken("the resync ended with the daemon that did it".to_owned())
                 }))
             }
-            state @ (MirrorState::Absent
-            | MirrorState::Filling { .. }
-            | MirrorState::Ready
-            | MirrorState::Broken(_)) => Ok(state),
+            state @ (MirrorState::Filling { .. } | MirrorState::Ready | MirrorState::Broken(_)) => Ok(state),
         }
     }
 
@@ -272,6 +277,12 @@ impl Shared {
             "BLOCK_JOB_READY" | "BLOCK_JOB_ERROR" | "BLOCK_JOB_COMPLETED" | "BLOCK_JOB_CANCELLED" => {
                 let volumes = self.record.disks.iter();
                 for volume in volumes.filter(|volume| data["device"] == Names::of(**volume).job()) {
+                    if event.name == "BLOCK_JOB_ERROR" {
+                        self.doubts.fail(*volume, "the secondary answered a write with an error");
+                    }
+                    if let Some(why) = data["error"].as_str() {
+                        self.doubts.fail(*volume, why);
+                    }
                     self.tell(MachineEvent::Mirror(*volume));
                 }
             }
@@ -281,6 +292,7 @@ impl Shared {
     }
 
     fn hear_of_gap(&self) {
+        self.doubts.miss(&self.record.disks);
         for volume in &self.record.disks {
             self.tell(MachineEvent::Mirror(*volume));
         }
@@ -393,16 +405,24 @@ impl Machine for QemuMachine {
         if self.ended().is_some() {
             return Ok(RunState::Ended);
         }
-        let status = self.shared.command("query-status", "ask for the state of").await?;
+        // At once: the guest may be standing still, and wait for the answer.
         let qmp = self.shared.qmp();
-        Ok(match status["status"].as_str().unwrap_or_default() {
+        let (handover, migration) = (self.shared.handover(&qmp), self.shared.migration(&qmp));
+        let (status, begun, migration) = tokio::join!(
+            self.shared.command("query-status", "ask for the state of"),
+            handover.is_begun(),
+            migration.state()
+        );
+        Ok(match status?["status"].as_str().unwrap_or_default() {
             "prelaunch" => RunState::Prelaunch,
             "inmigrate" => RunState::Incoming,
             "shutdown" | "guest-panicked" => RunState::Ended,
             "postmigrate" => RunState::Left,
-            _ if self.shared.handover(&qmp).is_begun().await? => RunState::Left,
+            _ if begun? => RunState::Left,
             "running" => RunState::Running,
-            "paused" if self.has_arrived().await? => RunState::Arrived,
+            "paused" if matches!(migration?.phase, MigrationPhase::Completed | MigrationPhase::Postcopy) => {
+                RunState::Arrived
+            }
             _ => RunState::Paused,
         })
     }
@@ -475,7 +495,9 @@ impl Machine for QemuMachine {
     async fn let_go(&self, volume: VolumeId) -> Result<(), HostError> {
         let (names, what) = self.shared.names(volume)?;
         self.shared.end_resync(volume).await;
-        Mirror::new(&self.shared.qmp(), names, &what).let_go().await
+        Mirror::new(&self.shared.qmp(), names, &what).let_go().await?;
+        self.shared.doubts.release(volume);
+        Ok(())
     }
 
     async fn limit_fill(&self, volume: VolumeId, bytes_per_second: u64) -> Result<(), HostError> {
@@ -574,6 +596,25 @@ impl Machine for QemuMachine {
         self.shared.handover(&qmp).run().await
     }
 
+    async fn open_disks(&self) -> Result<bool, HostError> {
+        let doing = format!("open the disks of '{}'", self.label().guest);
+        let state = self.run_state().await?;
+        if state != RunState::Arrived {
+            return Err(HostError::Conflict(format!(
+                "cannot {doing}: that is for a guest which has arrived and does not run yet ({state:?})"
+            )));
+        }
+        match self.shared.qmp().execute("blockdev-set-active", json!({ "active": true })).await {
+            Ok(_) => Ok(true),
+            Err(QmpError::Refused { class, .. }) if class == "CommandNotFound" => Ok(false),
+            Err(error) => Err(error.into_host(&doing)),
+        }
+    }
+
+    fn mirror_failed(&self, volume: VolumeId) -> Option<String> {
+        self.shared.doubts.doubt(volume)
+    }
+
     async fn serial(&self) -> Result<UnixStream, HostError> {
         UnixStream::connect(self.shared.paths.run_dir.join("serial.sock")).await.map_err(|error| {
             HostError::Failed(format!(
@@ -581,6 +622,12 @@ impl Machine for QemuMachine {
                 self.label().guest
             ))
         })
+    }
+
+    async fn scroll_back(&self, bytes_max: u64) -> Vec<u8> {
+        let log = self.shared.paths.serial_log.clone();
+        let read = tokio::task::spawn_blocking(move || super::serial_log::tail(&log, bytes_max)).await;
+        read.unwrap_or_else(|error| Err(error.into())).unwrap_or_default()
     }
 
     async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError> {

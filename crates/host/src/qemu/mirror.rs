@@ -35,13 +35,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use model::VolumeId;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::changes::Changes;
+use super::doubt::Doubts;
 use super::names::Names;
-use super::qmp::{Qmp, QmpError};
+use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::tls::{self, TlsFiles};
 use crate::replica::ReplicaClient;
 use crate::{ExportName, Fill, HostError, MirrorState};
@@ -69,7 +72,7 @@ const SETTLED_AFTER: Duration = Duration::from_millis(50);
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 const SETTLE_POLL: Duration = Duration::from_millis(10);
 
-/// How often the end of a job is looked for.
+/// How often the end of a job is looked for, besides its event.
 const JOB_POLL: Duration = Duration::from_millis(2);
 
 /// How long QEMU may take to begin or to end a mirror. It drains the disk first, so the guest's own load counts.
@@ -124,6 +127,8 @@ pub(crate) struct Goal<'a> {
     /// How fast it may be filled, bytes per second; 0: no limit.
     pub limit: u64,
     pub tls: Option<&'a TlsFiles>,
+    /// Told when there is a new mirror to be doubted.
+    pub doubts: (&'a Doubts, VolumeId),
 }
 
 /// One volume of one machine.
@@ -145,9 +150,13 @@ impl<'a> Mirror<'a> {
         let Goal { target, export, tls, .. } = goal;
         let doing = format!("mirror {} to {target}", self.what);
         let wanted = address(target, export);
-        let nodes = self.nodes(&doing).await?;
+        // At once: the guest may be standing still, having just come from another host.
+        let client = ReplicaClient::new(tls.cloned());
+        let (nodes, job, size) =
+            tokio::join!(self.nodes(&doing), self.job(&doing), client.ask(target, export));
+        let nodes = nodes?;
         let remote = nodes.iter().find(|node| node.name == self.names.remote());
-        match (self.job(&doing).await?, remote) {
+        match (job?, remote) {
             (Some(_), Some(node)) if node.file == wanted => return Ok(false),
             (Some(_), node) => {
                 let other = node.map_or("an unknown target", |node| node.file.as_str());
@@ -159,7 +168,7 @@ impl<'a> Mirror<'a> {
             (None, Some(_)) => self.remove_remote(&doing).await?,
             (None, None) => {}
         }
-        let size = ReplicaClient::new(tls.cloned()).ask(target, export).await?;
+        let size = size?;
         let local = nodes.iter().find(|node| node.name == self.names.top()).map(|node| node.image.size);
         if local != Some(size) {
             return Err(HostError::Failed(format!(
@@ -173,7 +182,7 @@ impl<'a> Mirror<'a> {
     }
 
     async fn begin(&self, goal: Goal<'_>, doing: &str) -> Result<(), HostError> {
-        let Goal { target, export, fill, limit, tls } = goal;
+        let Goal { target, export, fill, limit, tls, doubts: (doubts, volume) } = goal;
         // The job would punch holes where there are zeroes, but for `discard` here: the secondary keeps its room.
         let mut remote = json!({
             "driver": "nbd", "node-name": self.names.remote(), "export": export.as_str(),
@@ -192,6 +201,7 @@ impl<'a> Mirror<'a> {
             "speed": limit, "copy-mode": "write-blocking", "on-target-error": "stop", "on-source-error": "report",
             "auto-finalize": true, "auto-dismiss": true,
         });
+        doubts.begin(volume);
         let added = self.qmp.execute_within("blockdev-add", remote, CHANGE_LIMIT).await;
         let begun = match added {
             Ok(_) => self.qmp.execute_within("blockdev-mirror", job, CHANGE_LIMIT).await,
@@ -199,6 +209,7 @@ impl<'a> Mirror<'a> {
         };
         let Err(error) = begun else { return Ok(()) };
         // It may have begun although nobody heard so; then only letting go leaves no trace.
+        doubts.release(volume);
         if let Err(again) = self.let_go().await {
             tracing::warn!(error = %again, volume = self.what, "cannot clean up after a mirror that did not begin");
         }
@@ -325,17 +336,30 @@ impl<'a> Mirror<'a> {
 
     /// Ends the job, and returns when it is gone.
     async fn cancel(&self, doing: &str) -> Result<(), HostError> {
+        let mut events = self.qmp.events();
         while self.job_within(doing, LET_GO_LIMIT).await?.is_some() {
             let cancel = json!({ "device": self.names.job(), "force": true });
             match self.qmp.execute_within("block-job-cancel", cancel, LET_GO_LIMIT).await {
                 // Refused: it is ending already.
-                Ok(_) | Err(QmpError::Refused { .. }) => tokio::time::sleep(JOB_POLL).await,
+                Ok(_) | Err(QmpError::Refused { .. }) => {
+                    drop(tokio::time::timeout(JOB_POLL, self.job_ended(&mut events)).await);
+                }
                 Err(error @ (QmpError::TimedOut { .. } | QmpError::Closed)) => {
                     return Err(error.into_host(doing));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns when QEMU says that the job has ended, or when its events cannot be heard.
+    async fn job_ended(&self, events: &mut broadcast::Receiver<QmpEvent>) {
+        while let Ok(event) = events.recv().await {
+            let ends = matches!(event.name.as_str(), "BLOCK_JOB_CANCELLED" | "BLOCK_JOB_COMPLETED");
+            if ends && event.data["device"] == self.names.job() {
+                return;
+            }
+        }
     }
 
     /// Lets the disk write so many bytes a second; 0: as many as it can.

@@ -8,7 +8,8 @@
 //!     driver ── launch, adopt ──► machine ── commands ──► qmp ──► QEMU
 //!       │                            ├── mirror           (how a volume's writes go to a second host)
 //!       ├── command (arguments)      │    ├── changes     (records of what a secondary may lack)
-//!       │                            │    └── resync      (sends it that)
+//!       │                            │    ├── resync      (sends it that)
+//!       │                            │    └── doubt       (which of them failed)
 //!       │                            ├── migration        (moving the guest while it runs)
 //!       │                            │    └── handover    (the moment at which it changes its host)
 //!       │                            └── agent            (programs inside the guest)
@@ -21,6 +22,7 @@
 mod agent;
 mod changes;
 mod command;
+mod doubt;
 mod driver;
 mod handover;
 mod machine;

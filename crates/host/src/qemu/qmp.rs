@@ -225,7 +225,10 @@ impl Qmp {
         reply: impl Future<Output = Result<Value, QmpError>>,
     ) -> Result<Value, QmpError> {
         let late = |_| Err(QmpError::TimedOut { command: command.to_owned(), limit });
-        tokio::time::timeout(limit, reply).await.unwrap_or_else(late)
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(limit, reply).await.unwrap_or_else(late);
+        tracing::trace!(command, took_us = asked.elapsed().as_micros(), "QEMU answered");
+        answer
     }
 
     async fn send(

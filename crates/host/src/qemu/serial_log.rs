@@ -27,6 +27,20 @@ pub(crate) fn bound(log: &Path) -> std::io::Result<()> {
     file.set_len(0)
 }
 
+/// The end of a log: so many bytes at most. A guest that has said nothing yet has none.
+pub(crate) fn tail(log: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = match File::open(log) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +53,9 @@ mod tests {
         std::fs::write(&log, b"short").unwrap();
         bound(&log).unwrap();
         assert_eq!(std::fs::read(&log).unwrap(), b"short");
+        assert_eq!(tail(&log, 3).unwrap(), b"ort");
+        assert_eq!(tail(&log, 30).unwrap(), b"short");
+        assert_eq!(tail(&folder.path().join("none"), 30).unwrap(), b"");
         let mut long = vec![b'a'; 100];
         long.resize(usize::try_from(LENGTH_MAX).unwrap() + 100, b'b');
         std::fs::write(&log, &long).unwrap();

@@ -339,20 +339,19 @@ async fn end_exports(qmp: &Qmp, volume: VolumeId) -> Result<Option<PathBuf>, Hos
         // Any event, or a while: the exports are looked at again either way.
         drop(tokio::time::timeout(WITHDRAW_POLL, events.recv()).await);
     }
-    let path = query_nodes(qmp).await?.remove(&file_node(volume));
-    remove_nodes(qmp, volume, &doing).await?;
-    Ok(path)
+    remove_nodes(qmp, volume, &doing).await
 }
 
-async fn remove_nodes(qmp: &Qmp, volume: VolumeId, doing: &str) -> Result<(), HostError> {
-    let nodes = query_nodes(qmp).await?;
+/// Gives the file that was open, if one was.
+async fn remove_nodes(qmp: &Qmp, volume: VolumeId, doing: &str) -> Result<Option<PathBuf>, HostError> {
+    let mut nodes = query_nodes(qmp).await?;
     for node in [replica_node(volume), file_node(volume)] {
         if nodes.contains_key(&node) {
             let removed = qmp.execute("blockdev-del", json!({ "node-name": node })).await;
             removed.map_err(|error| error.into_host(doing))?;
         }
     }
-    Ok(())
+    Ok(nodes.remove(&file_node(volume)))
 }
 
 async fn flush(path: PathBuf) -> Result<(), HostError> {
@@ -378,12 +377,15 @@ impl ReplicaServer for StorageDaemon {
         self.ensure(&mut slot).await?;
         let Some(running) = slot.as_ref() else { return Ok(()) };
         let qmp = &running.qmp;
-        let served = query_exports(qmp).await?;
-        let same_file = query_nodes(qmp).await?.get(&file_node(volume)) == Some(&path);
-        if served.contains_key(export) && same_file {
+        let (served, nodes) = tokio::try_join!(query_exports(qmp), query_nodes(qmp))?;
+        let open = nodes.get(&file_node(volume));
+        if served.contains_key(export) && open == Some(&path) {
             return Ok(());
         }
-        end_exports(qmp, volume).await?;
+        // A guest that has just left may be waiting for this.
+        if open.is_some() {
+            end_exports(qmp, volume).await?;
+        }
         // What it held before is of no more interest: its new writer fills it.
         self.lost_writes().remove(&volume);
         self.serve_new(qmp, volume, export, &path).await

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use host::qemu::{QemuConfig, QemuDriver, RunAs, TlsFiles};
 use host::replica::{ReplicaConfig, StorageDaemon};
 use host::{
-    BootFiles, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel, MirrorState,
+    BootFiles, CpuModel, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel,
+    MirrorState,
 };
 use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, VolumeId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -55,6 +56,7 @@ pub struct Bench {
     pub guest: GuestId,
     pub volume: VolumeId,
     listen: SocketAddr,
+    listen_here: SocketAddr,
     /// For everything that goes between the hosts.
     pub tls: Option<TlsFiles>,
 }
@@ -65,13 +67,15 @@ impl Bench {
         // Others than root must be able to reach into it.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), everybody).unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = free.local_addr().unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (one, other) = (free(), free());
+        let (listen, listen_here) = (one.local_addr().unwrap(), other.local_addr().unwrap());
         let bench = Bench {
             folder,
             guest: GuestId(Uuid::now_v7()),
             volume: VolumeId(Uuid::now_v7()),
             listen,
+            listen_here,
             tls: None,
         };
         let mut quitter = vec![0; writer::DISK];
@@ -109,6 +113,16 @@ impl Bench {
         })
     }
 
+    /// The server of the replicas on the first host, once the guest has left it.
+    pub fn replicas_here(&self) -> StorageDaemon {
+        let config = ReplicaConfig::new(self.path("here"), self.listen_here);
+        StorageDaemon::new(ReplicaConfig { tls: self.tls.clone(), ..config })
+    }
+
+    pub fn replica_address_here(&self) -> SocketAddr {
+        self.listen_here
+    }
+
     pub fn replica_address(&self) -> SocketAddr {
         self.listen
     }
@@ -137,6 +151,8 @@ impl Bench {
             vcpus: 1,
             memory: Bytes::mib(64),
             accelerator: AcceleratorKind::Tcg,
+            cpu: CpuModel::Tcg,
+            machine_type: None,
             boot: BootFiles::Disk,
             disks: vec![MachineDisk { volume: self.volume, path: self.path(disk) }],
             seed: None,
@@ -265,6 +281,7 @@ pub async fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
 
 pub async fn wait_until_ready(machine: &Arc<dyn Machine>, volume: VolumeId) {
     let deadline = Instant::now() + PATIENCE;
+    let mut events = machine.events();
     loop {
         match machine.mirror(volume).await.unwrap() {
             MirrorState::Ready => return,
@@ -272,6 +289,6 @@ pub async fn wait_until_ready(machine: &Arc<dyn Machine>, volume: VolumeId) {
             state @ (MirrorState::Absent | MirrorState::Broken(_)) => panic!("the mirror is {state:?}"),
         }
         assert!(Instant::now() < deadline, "the mirror does not get ready");
-        tokio::time::sleep(LOOK_AGAIN).await;
+        drop(tokio::time::timeout(LOOK_AGAIN, events.recv()).await);
     }
 }

@@ -164,6 +164,7 @@ pub(super) fn extended(snapshot: &Snapshot, shape: Shape, places: &[Place]) -> S
         allowed: None,
         wishes: Vec::new(),
         place: Some(*place),
+        unready: None,
     }));
     more
 }

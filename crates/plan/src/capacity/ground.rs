@@ -26,6 +26,9 @@ pub(crate) struct Ground<'a> {
     /// Guests of hosts in maintenance that have no other place, and why.
     pub unhoused: BTreeMap<GuestIx, String>,
     pub maintained: Vec<HostIx>,
+    /// Whether replicas that are being filled count as full, as they soon will be: the room for their guests is
+    /// spoken for, and what is promised does not change while they are filled.
+    filled: bool,
 }
 
 impl<'a> Ground<'a> {
@@ -43,14 +46,17 @@ impl<'a> Ground<'a> {
             exposed: BTreeMap::new(),
             unhoused: BTreeMap::new(),
             maintained: Vec::new(),
+            filled: false,
         };
         ground.index();
         ground
     }
 
-    /// As things will be: hosts in maintenance are empty and switched off.
+    /// As things will be: hosts in maintenance are empty and switched off, and every replica is filled. Guests whose
+    /// replica is not are exposed all the same, and left out when their host is lost.
     pub fn settled(snapshot: &'a Snapshot, bare: &'a Snapshot) -> Ground<'a> {
         let mut ground = Ground::now(snapshot, bare);
+        ground.filled = true;
         let away = snapshot.host_indices().filter(|host| match snapshot.host(*host).duty {
             HostDuty::GuestsLeave(_) => true,
             HostDuty::Takes | HostDuty::Keeps(_) | HostDuty::Leaves(_) | HostDuty::Lost(_) => false,
@@ -94,6 +100,9 @@ impl<'a> Ground<'a> {
                 Some(other) if self.standing[other.at()] => {
                     self.partner_of[guest.at()] = Some(other);
                     self.secondaries[other.at()].push(guest);
+                    if let Some(why) = need.unready.as_ref().filter(|_| need.runs) {
+                        self.exposed.insert(guest, why.clone());
+                    }
                 }
                 Some(other) if need.runs => {
                     let room = snapshot.host(other);
@@ -121,6 +130,7 @@ impl<'a> Ground<'a> {
     fn candidate(&self, guest: GuestIx, hosts: &[HostIx]) -> Option<Lost> {
         let need = self.snapshot.guest(guest);
         let may = match need.storage {
+            Storage::Mirrored if need.unready.is_some() && !self.filled => return None,
             Storage::Mirrored => May::Only(
                 self.partner_of[guest.at()].filter(|partner| hosts.binary_search(partner).is_err())?,
             ),
@@ -149,6 +159,9 @@ impl<'a> Ground<'a> {
         let mut loss = Loss { hosts: hosts.clone(), ..Loss::default() };
         for Return { guest, to } in returns {
             match to {
+                Ok(_) if self.snapshot.guest(guest).unready.is_some() => {
+                    loss.without_replica.insert(guest, self.no_replica(guest));
+                }
                 Ok(host) => {
                     loss.restarts.push((guest, host));
                     if self.snapshot.guest(guest).storage == Storage::Mirrored {

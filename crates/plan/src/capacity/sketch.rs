@@ -68,6 +68,7 @@ pub fn guests(snapshot: &mut Snapshot, guests: &str) {
             allowed: None,
             wishes: Vec::new(),
             place: Some(place),
+            unready: None,
         });
     }
     assert!(snapshot.guests.is_sorted_by(|a, b| a.name < b.name), "guests stand in the order of their names");

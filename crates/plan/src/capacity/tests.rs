@@ -50,6 +50,36 @@ fn a_guest_that_matters_more_gets_the_room() {
 }
 
 #[test]
+fn a_guest_whose_replica_is_being_filled_would_not_survive_its_host() {
+    let mut s = with(N1, "h1:8 h2:8 h3:8", "db:2:h1+h2 web:2:h1+h3");
+    s.guests[0].unready = Some("the replica on h2 is being filled".to_owned());
+    check_loss(&s, "h1", &["web -> h3", "db out: the replica on h2 is being filled"]);
+    check_loss(&s, "h2", &[]);
+    assert_eq!(loss(&s, &hosts(&s, "h2")).degraded, [GuestIx(0)]);
+    check_problems(&s, &["db would not survive the loss of its host: the replica on h2 is being filled"]);
+    let outlook = &survey(&s).hosts[0];
+    assert_eq!((outlook.restarts, outlook.left_out.len(), outlook.survives()), (1, 1, false));
+    s.guests[0].runs = false;
+    check_problems(&s, &[]);
+}
+
+#[test]
+fn the_room_of_a_guest_whose_replica_is_being_filled_is_spoken_for() {
+    let mut s = with(N1, "h1:8 h2:4", "db:3:h1+h2");
+    s.guests[0].unready = Some("the replica on h2 is being filled".to_owned());
+    let mut after = s.clone();
+    guests(&mut after, "web:2:h1+h2");
+    let broken = admit(&s, &after).unwrap_err();
+    assert!(broken.why().contains("the loss of h1 would leave out web"), "{broken}");
+    // Now, though, only one of them can come back.
+    check_loss(&after, "h1", &["web -> h2", "db out: the replica on h2 is being filled"]);
+    // What would find no room, filled or not, breaks the promise.
+    s.hosts[1].memory = GIB;
+    let survey = survey(&s);
+    assert_eq!((survey.broken.len(), survey.exposed.len()), (1, 1));
+}
+
+#[test]
 fn a_must_rule_leaves_a_guest_out_rather_than_break() {
     let mut s = with(N1, "h1:8 h2:8 h3:8", "web1:1:h1+h2 web2:1:h2+h3");
     rule(&mut s, "web-apart", "web1 web2", Scope::Host, Bound::AtMost(1));

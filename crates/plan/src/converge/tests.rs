@@ -1,15 +1,16 @@
 use super::*;
 use crate::fixture;
 use jiff::SignedDuration;
+use model::Pool;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn replica(name: &str, boot: u32) -> Replica {
+pub(super) fn replica(name: &str, boot: u32) -> Replica {
     Replica { host: fixture::host(name), boot_id: fixture::boot(name, boot) }
 }
 
 /// The guest `a` as its owner host1 sees it: mirrored to host2, in sync, running.
-fn running() -> Situation {
+pub(super) fn running() -> Situation {
     let mut view = fixture::cluster(2);
     fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
     let name = "a".parse().unwrap();
@@ -24,8 +25,9 @@ fn running() -> Situation {
         machine: Some(MachineFacts {
             epoch: Epoch(1),
             boot_generation: 1,
-            resumed: true,
+            stage: Stage::Running,
             mirrors: [(volume, mirror)].into(),
+            sending: None,
         }),
         files: [volume].into(),
         served: BTreeMap::new(),
@@ -38,12 +40,19 @@ fn running() -> Situation {
         ended_cleanly: false,
         not_before: None,
         shutdown_asked_at: None,
+        elsewhere: None,
+        incoming: None,
+        sent_to: None,
+        sends: 0,
+        gave_up_sending: None,
+        arriving_since: None,
+        mirror_back_failed: false,
         now: NOW,
     }
 }
 
 /// A host that lives, and serves what it should.
-fn serving(name: &str) -> Peer {
+pub(super) fn serving(name: &str) -> Peer {
     Peer {
         host: fixture::host(name),
         liveness: Liveness::Live(fixture::boot(name, 1)),
@@ -65,8 +74,12 @@ fn replacing() -> Situation {
 fn handing_over() -> Situation {
     let mut s = running();
     let job = model::JobId(uuid::Uuid::nil());
-    s.assignment.handover =
-        Some(model::Handover { to: fixture::host("host2"), how: HandoverKind::Restart, job });
+    s.assignment.handover = Some(model::Handover {
+        to: fixture::host("host2"),
+        how: HandoverKind::Restart,
+        job,
+        options: model::MoveOptions::RESTART,
+    });
     s
 }
 
@@ -318,7 +331,7 @@ fn a_guest_that_shut_itself_down_stays_down_until_it_is_started_again() {
 #[test]
 fn a_machine_that_never_ran_is_ended() {
     let mut s = running();
-    s.machine.as_mut().unwrap().resumed = false;
+    s.machine.as_mut().unwrap().stage = Stage::Prelaunch;
     assert_eq!(next(&s), Step::End { why: ExitReason::Crashed });
 }
 

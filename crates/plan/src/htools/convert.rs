@@ -170,6 +170,7 @@ impl Cluster {
             allowed: reach.as_ref().and_then(|reach| self.allowed(order, instance, reach)),
             wishes: self.wishes(instance, located),
             place: Some(order.place(seat)),
+            unready: None,
         }
     }
 

@@ -1,5 +1,5 @@
 use jiff::{SignedDuration, Timestamp};
-use model::{Handover, HandoverKind, JobId, Pool};
+use model::{Handover, HandoverKind, JobId, MoveOptions, Pool};
 use uuid::Uuid;
 
 use super::*;
@@ -25,7 +25,7 @@ fn stay(inventory: &Inventory, name: &str) -> String {
 fn move_job(view: &mut ClusterView, name: &str, to: GuestPlace) {
     let job = JobSpec {
         id: JobId(Uuid::from_u128(7)),
-        kind: JobKind::MoveGuest { guest: guest(name), to },
+        kind: JobKind::MoveGuest { guest: guest(name), to, options: MoveOptions::default() },
         created_at: Timestamp::UNIX_EPOCH,
         requested_by: "a test".into(),
         runner: None,
@@ -144,8 +144,12 @@ fn guests_that_something_is_under_way_with_may_not_move() {
     view.guests.get_mut(&guest("pinned")).unwrap().pinned = true;
     view.guest_reports.get_mut(&guest("starts")).unwrap().state = model::GuestState::Starting;
     view.guests.get_mut(&guest("stopped")).unwrap().power = PowerWish::Stopped;
-    view.assignments.get_mut(&guest("handed")).unwrap().handover =
-        Some(Handover { to: fixture::host("host2"), how: HandoverKind::Live, job: JobId(Uuid::nil()) });
+    view.assignments.get_mut(&guest("handed")).unwrap().handover = Some(Handover {
+        to: fixture::host("host2"),
+        how: HandoverKind::Live,
+        job: JobId(Uuid::nil()),
+        options: MoveOptions::default(),
+    });
     let to = GuestPlace { host: fixture::host("host2"), secondary: Some(fixture::host("host1")) };
     move_job(&mut view, "moves", to);
     let mut new = fixture::guest("new", Pool::Mirror);
@@ -153,6 +157,9 @@ fn guests_that_something_is_under_way_with_may_not_move() {
     view.guests.insert(new.name.clone(), new);
     let inventory = Inventory::new(&view, &BTreeMap::new());
     let filled = if stay(&inventory, "fills").is_empty() { "host1" } else { "host2" };
+    let unready = format!("the replica on {filled} is being filled");
+    assert_eq!(need(&inventory, "fills").unready, Some(unready));
+    assert_eq!(need(&inventory, "pinned").unready, None);
     let stays: Vec<String> =
         view.guests.keys().map(|name| format!("{name} {}", stay(&inventory, name.as_str()))).collect();
     assert_eq!(

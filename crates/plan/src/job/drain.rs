@@ -154,7 +154,7 @@ fn forget_the_plan(report: &mut JobReport) {
 }
 
 fn is_move(kind: &JobKind, guest: &GuestName, to: &GuestPlace) -> bool {
-    matches!(kind, JobKind::MoveGuest { guest: other, to: there } if other == guest && there == to)
+    matches!(kind, JobKind::MoveGuest { guest: other, to: there, .. } if other == guest && there == to)
 }
 
 fn give_up(turn: &Turn<'_>, report: &mut JobReport, how: JobState, why: String) {

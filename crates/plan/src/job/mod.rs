@@ -82,7 +82,9 @@ pub fn advance(
         | JobKind::StartGuest { guest }
         | JobKind::StopGuest { guest }
         | JobKind::RestartGuest { guest } => guest::advance(view, spec, guest, &mut report, now),
-        JobKind::MoveGuest { guest, to } => move_guest::advance(view, spec, (guest, to), &mut report, now),
+        JobKind::MoveGuest { guest, to, options } => {
+            move_guest::advance(view, spec, (guest, to, options), &mut report, now)
+        }
         // A host runs it, not the leader.
         JobKind::BuildImage { .. } => return None,
         // These ask the planner: see [`moves`].

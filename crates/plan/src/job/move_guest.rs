@@ -12,6 +12,9 @@
 //! owner and, but for the time of a fill, two replicas in sync. The owner keeps its old secondary until the new
 //! one is ready to be filled. Nobody is told to delete a replica before the new pair is in sync.
 //!
+//! The guest stands still while it changes its host: for some tenths of a second if it is sent while it runs, which
+//! is what happens unless somebody asks for a restart or it does not run; see [`handover`].
+//!
 //! Everything that a step needs stands in the records: the assignment says what was asked for, the in-sync sets
 //! and reports what has come of it, and [`Moving`] where the guest came from. An epoch that this move did not
 //! write means that somebody else changed the owner, because a host was lost: then the move fails, and leaves
@@ -25,9 +28,9 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ClusterView, Duty, EventKind, ExitReason, GuestName, GuestPlace, GuestReport,
-    GuestSpec, GuestState, Handover, HandoverKind, HostName, JobReport, JobSpec, JobState, Liveness, Moving,
-    Pool, PowerWish, Replica, ReplicaDrop, StepState, VolumeId, VolumeState,
+    Assignment, BootId, ClusterView, Duty, EventKind, GuestName, GuestPlace, GuestReport, GuestSpec,
+    GuestState, HandoverKind, HostName, JobReport, JobSpec, JobState, Liveness, MoveOptions, Moving, Pool,
+    PowerWish, ReplicaDrop, StepState, VolumeId, VolumeState,
 };
 
 use super::guest::message;
@@ -51,6 +54,7 @@ struct Move<'a> {
     job: &'a JobSpec,
     guest: &'a GuestName,
     to: &'a GuestPlace,
+    options: &'a MoveOptions,
     now: Timestamp,
 }
 
@@ -66,11 +70,11 @@ struct At<'a> {
 pub(super) fn advance(
     view: &ClusterView,
     job: &JobSpec,
-    (guest, to): (&GuestName, &GuestPlace),
+    (guest, to, options): (&GuestName, &GuestPlace, &MoveOptions),
     report: &mut JobReport,
     now: Timestamp,
 ) -> Vec<Effect> {
-    let this = Move { view, job, guest, to, now };
+    let this = Move { view, job, guest, to, options, now };
     if report.state == JobState::Undoing {
         return this.undo(report);
     }
@@ -121,7 +125,11 @@ impl<'a> Move<'a> {
         if spec.deleting {
             return Err("the guest is being deleted".into());
         }
-        if spec.disks.is_empty() || spec.disks.iter().any(|disk| disk.pool == Pool::Local) {
+        let some_local = spec.disks.iter().any(|disk| disk.pool == Pool::Local);
+        if spec.disks.is_empty() || some_local && !spec.is_local() {
+            return Err("some of its disks are local, and some are mirrored; convert it first".into());
+        }
+        if spec.is_local() && (self.to.secondary.is_some() || self.to.host == now.host) {
             return Err(format!("its disks are local: {} alone holds them", now.host));
         }
         if !self.view.is_live(&now.host) {
@@ -130,7 +138,7 @@ impl<'a> Move<'a> {
                 now.host
             ));
         }
-        let target = self.secondary(now);
+        let target = self.secondary(spec, now);
         if target.as_ref() == Some(&self.to.host) {
             return Err(format!("both of its copies would be on {}", self.to.host));
         }
@@ -158,7 +166,10 @@ impl<'a> Move<'a> {
     }
 
     /// Where the secondary shall be: where a copy is anyway, if nobody said.
-    fn secondary(&self, now: &Assignment) -> Option<HostName> {
+    fn secondary(&self, spec: &GuestSpec, now: &Assignment) -> Option<HostName> {
+        if spec.is_local() {
+            return None;
+        }
         let kept = if now.host == self.to.host { now.secondary.clone() } else { Some(now.host.clone()) };
         self.to.secondary.clone().or(kept)
     }
@@ -179,6 +190,9 @@ impl<'a> Move<'a> {
     fn forward(&self, report: &mut JobReport) -> Vec<Effect> {
         go(report, JobState::Running);
         let Some(mut moving) = report.moving.clone() else { return vec![] };
+        if let Some(now) = self.view.assignments.get(self.guest) {
+            self.note_arrival(now, &mut moving);
+        }
         let at = match self.go_on(report, &moving) {
             Ok(at) => at,
             Err(why) => {
@@ -368,97 +382,18 @@ impl<'a> Move<'a> {
         problems.iter().find_map(|problem| Some(format!("{host}: {}", problem.strip_prefix(&about)?)))
     }
 
-    fn hand_over(&self, at: At<'_>, moving: &mut Moving) -> Seen {
-        let (now, to) = (at.assignment, &self.to.host);
-        if now.host == *to {
-            return Seen::Done;
-        }
-        if now.secondary.as_ref() != Some(to) {
-            return Seen::Fails(format!("its secondary is not on {to} any more"));
-        }
-        let pending = now.handover.as_ref();
-        if !self.is_in_sync(at, to) {
-            return if !self.view.is_live(to) {
-                Seen::Fails(format!("{to} was lost before the guest was handed over"))
-            } else if pending.is_some() {
-                Seen::Fails(format!("the replica on {to} fell behind before the guest was handed over"))
-            } else if is_stopped(at) {
-                Seen::Fails(format!("the replica on {to} is not in sync, and {}", not_copied_while_stopped()))
-            } else {
-                Seen::Waits(format!("the replica on {to} is not in sync yet"))
-            };
-        }
-        let Some(report) = at.report else { return Seen::Waits(format!("{} does not report it", now.host)) };
-        match (pending, report.state) {
-            (Some(_), GuestState::Stopped) => {
-                let why = format!("moved from {}, as {} asked", now.host, self.job.requested_by);
-                Seen::Does(self.swap(at, report, (to, why), moving), format!("{to} takes it over"))
-            }
-            (Some(_), GuestState::Failed) => Seen::Fails(message(report.message.as_ref())),
-            (Some(_), state) => {
-                if state == GuestState::Stopping {
-                    moving.down_since.get_or_insert(report.since);
-                }
-                Seen::Waits(format!("{} shuts it down", now.host))
-            }
-            (None, GuestState::Running | GuestState::Stopped | GuestState::Failed) => {
-                Seen::Does(self.ask_handover(at, to), format!("{} is asked to hand it over", now.host))
-            }
-            (None, _) => Seen::Waits(format!("it does not run on {} yet", now.host)),
-        }
-    }
-
-    fn ask_handover(&self, at: At<'_>, to: &HostName) -> Vec<Effect> {
-        let handover = Handover { to: to.clone(), how: HandoverKind::Restart, job: self.job.id };
-        let asked = Assignment { handover: Some(handover), ..at.assignment.clone() };
-        let mut effects = vec![Effect::Reassign(asked), Effect::Compare(RestsOn::Session(to.clone()))];
-        effects.extend(self.compare_in_sync(at));
-        effects
-    }
-
-    /// The change of owner. It rests on everything that was looked at.
-    fn swap(
-        &self,
-        at: At<'_>,
-        report: &GuestReport,
-        (to, why): (&HostName, String),
-        moving: &mut Moving,
-    ) -> Vec<Effect> {
-        let from = &at.assignment.host;
-        let old = Replica { host: from.clone(), boot_id: report.boot_id };
-        let clean = ended_cleanly(report) && self.is_in_sync(at, from);
-        let next = Assignment {
-            host: to.clone(),
-            epoch: at.assignment.epoch.next(),
-            secondary: Some(from.clone()),
-            why,
-            handover: None,
-            handed_over_by: clean.then_some(old),
-            ..at.assignment.clone()
-        };
-        moving.epoch = next.epoch;
-        moving.how = Some(HandoverKind::Restart);
-        moving.down_since = down_since(at.spec, report).map(|ended| moving.down_since.unwrap_or(ended));
-        let mut effects = vec![
-            Effect::Reassign(next),
-            Effect::Compare(RestsOn::GuestReport(self.guest.clone())),
-            Effect::Compare(RestsOn::Session(from.clone())),
-            Effect::Compare(RestsOn::Session(to.clone())),
-        ];
-        effects.extend(self.compare_in_sync(at));
-        effects
-    }
-
     fn tell(&self, at: At<'_>, moving: &Moving) -> Effect {
         let (from, to) = (&moving.from.host, &at.assignment.host);
         let how = moving.how.map(|how| format!(" {how}")).unwrap_or_default();
         let up = at.report.filter(|report| report.state == GuestState::Running).map(|report| report.since);
-        let down = match (moving.down_since, up) {
+        let down = match (moving.how, moving.down_since, up) {
+            // Its old host tells for how long it stood still.
+            (Some(HandoverKind::Live), _, _) => String::new(),
             // Two hosts' clocks: a small difference may make it negative.
-            (Some(since), Some(up)) => {
+            (_, Some(since), Some(up)) => {
                 format!("; it was down for {:.1} s", up.duration_since(since).as_secs_f64().max(0.0))
             }
-            (None, _) | (_, None) => "; it did not run".to_owned(),
+            (_, None, _) | (_, _, None) => "; it did not run".to_owned(),
         };
         Effect::Tell {
             kind: EventKind::GuestMoved,
@@ -503,6 +438,12 @@ impl<'a> Move<'a> {
     }
 
     fn drop_old(&self, at: At<'_>, moving: &mut Moving) -> Seen {
+        if let Some(effects) = self.leave_alone(at) {
+            return Seen::Does(effects, "the old host lets go of it".into());
+        }
+        if !self.is_alone(at) {
+            return Seen::Waits("the old host lets go of it".into());
+        }
         if !moving.dropping {
             let pair = at.assignment.secondary.iter().chain([&at.assignment.host]);
             if let Some(behind) = pair.into_iter().find(|host| !self.is_in_sync(at, host)) {
@@ -518,6 +459,22 @@ impl<'a> Move<'a> {
         }
     }
 
+    /// Ends the mirroring of a guest whose disks are local again.
+    fn leave_alone(&self, at: At<'_>) -> Option<Vec<Effect>> {
+        let mirrored = at.spec.is_local() && at.assignment.secondary.is_some();
+        mirrored.then(|| {
+            let alone = Assignment { secondary: None, handed_over_by: None, ..at.assignment.clone() };
+            let holds = std::iter::once(Effect::Compare(RestsOn::Session(alone.host.clone())));
+            std::iter::once(Effect::Reassign(alone)).chain(holds).chain(self.compare_in_sync(at)).collect()
+        })
+    }
+
+    /// Whether no other replica is counted on, of a guest whose disks are local.
+    fn is_alone(&self, at: At<'_>) -> bool {
+        let counted = |volume| self.view.in_sync.get(volume).map_or(0, |set| set.members.len());
+        !at.spec.is_local() || at.spec.disks.iter().all(|disk| counted(&disk.volume) <= 1)
+    }
+
     /// Where the secondary was before this move put it elsewhere, if that host is live.
     fn way_back(&self, at: At<'_>, moving: &Moving) -> Option<HostName> {
         let before = if at.assignment.host == moving.from.host {
@@ -530,6 +487,7 @@ impl<'a> Move<'a> {
 
     fn undo(&self, report: &mut JobReport) -> Vec<Effect> {
         if let (Some(mut moving), Ok(at)) = (report.moving.clone(), self.at()) {
+            self.note_arrival(at.assignment, &mut moving);
             let taken_back = self.take_back(at, &mut moving);
             report.moving = Some(moving);
             if let Some(effects) = taken_back {
@@ -559,7 +517,16 @@ impl<'a> Move<'a> {
             };
         }
         if self.is_stranded(at, &home, moving) {
-            return Some(self.ask_handover(at, &home));
+            return Some(self.ask_handover(at, &home, HandoverKind::Restart));
+        }
+        // Whoever owns it by now: a guest on local disks has one host when its move is over.
+        if !at.spec.deleting {
+            if let Some(effects) = self.leave_alone(at) {
+                return Some(effects);
+            }
+            if !self.is_alone(at) {
+                return Some(vec![]);
+            }
         }
         let placed_by_this = |secondary: &HostName| {
             now.epoch == moving.epoch
@@ -649,20 +616,7 @@ fn not_copied_while_stopped() -> String {
     "it does not run: a disk is copied only while its guest runs, so start it first".into()
 }
 
-/// Whether the guest's last run ended so that both of its replicas are the same; see decision 0013.
-fn ended_cleanly(report: &GuestReport) -> bool {
-    report.exit.as_ref().is_some_and(|exit| {
-        exit.boot_generation == report.boot_generation
-            && matches!(exit.reason, ExitReason::GuestShutdown | ExitReason::Stopped)
-    })
-}
-
-/// When the machine of a guest that is to run ended, to be handed over.
-fn down_since(spec: &GuestSpec, report: &GuestReport) -> Option<Timestamp> {
-    let exit = report.exit.as_ref().filter(|exit| exit.boot_generation == report.boot_generation)?;
-    (spec.power == PowerWish::Running && exit.reason != ExitReason::GuestShutdown).then_some(exit.at)
-}
-
+mod handover;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use model::{
     Assignment, ClusterView, GuestName, GuestPlace, HostName, HostUsage, JobKind, JobReport, JobSpec,
-    JobState, JobStep, Settings, StepState,
+    JobState, JobStep, MoveOptions, Settings, StepState,
 };
 
 use super::{balance, drain as drain_job};
@@ -143,7 +143,7 @@ impl<'a> Turn<'a> {
 
     fn move_of_child(&self, step: usize) -> Option<(&'a GuestName, &'a GuestPlace)> {
         match &self.child(step)?.kind {
-            JobKind::MoveGuest { guest, to } => Some((guest, to)),
+            JobKind::MoveGuest { guest, to, .. } => Some((guest, to)),
             JobKind::CreateGuest { .. }
             | JobKind::DeleteGuest { .. }
             | JobKind::StartGuest { .. }
@@ -229,7 +229,7 @@ impl<'a> Turn<'a> {
     pub fn begin(&self, step: usize, guest: GuestName, to: GuestPlace) -> Option<JobSpec> {
         Some(JobSpec {
             id: self.spec.id.child(u32::try_from(step).ok()?),
-            kind: JobKind::MoveGuest { guest, to },
+            kind: JobKind::MoveGuest { guest, to, options: MoveOptions::default() },
             created_at: self.now,
             requested_by: format!("job {}", self.spec.id),
             runner: None,

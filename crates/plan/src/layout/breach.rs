@@ -58,6 +58,8 @@ pub enum Breach {
         guest: String,
         host: String,
         reason: String,
+        /// It is the secondary's host.
+        replica: bool,
     },
     /// The guest is nowhere.
     Nowhere {
@@ -92,7 +94,10 @@ impl fmt::Display for Breach {
             Breach::NotAllowed { guest, host } => {
                 write!(f, "{guest}: it is on {host}, and a rule keeps it on other hosts")
             }
-            Breach::Leaves { guest, host, reason } => write!(f, "{guest}: it is still on {host}; {reason}"),
+            Breach::Leaves { guest, host, reason, replica } => {
+                let what = if *replica { "its secondary" } else { "it" };
+                write!(f, "{guest}: {what} is still on {host}; {reason}")
+            }
             Breach::Nowhere { guest } => write!(f, "{guest}: it is nowhere"),
         }
     }
@@ -116,6 +121,19 @@ pub(super) fn list(layout: &Layout<'_>) -> Vec<Breach> {
     for guest in layout.snapshot.guest_indices() {
         of_guest(layout, guest, &mut breaches);
     }
+    breaches
+}
+
+/// What of it is about a guest, its rules, or one of some hosts; in the same order.
+pub(super) fn around(layout: &Layout<'_>, guest: GuestIx, hosts: &[HostIx]) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for host in hosts {
+        on_host(layout, *host, &mut breaches);
+    }
+    for group in &layout.snapshot.guest(guest).groups {
+        in_group(layout, *group, &mut breaches);
+    }
+    of_guest(layout, guest, &mut breaches);
     breaches
 }
 
@@ -186,7 +204,8 @@ fn of_guest(layout: &Layout<'_>, guest: GuestIx, breaches: &mut Vec<Breach>) {
         };
         if let Some(reason) = stays {
             let reason = reason.clone();
-            breaches.push(Breach::Leaves { guest: need.name.clone(), host: name(host), reason });
+            let replica = host != place.host;
+            breaches.push(Breach::Leaves { guest: need.name.clone(), host: name(host), reason, replica });
         }
     }
 }

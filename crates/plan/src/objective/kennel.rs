@@ -83,6 +83,12 @@ const GIB: f64 = (1u64 << 30) as f64;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kennel;
 
+/// By how much less a host costs that uses this share of its processors, when it uses `less` of it.
+pub(crate) fn cpu_knee(share: f64, less: f64) -> f64 {
+    let cost = |share: f64| CPU_KNEE.weight * (share - CPU_KNEE.at).max(0.0).powi(2);
+    cost(share) - cost(share - less)
+}
+
 impl Objective for Kennel {
     fn terms(&self, snapshot: &Snapshot) -> Vec<Terms> {
         let mut terms = Terms {

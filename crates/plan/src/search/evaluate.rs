@@ -62,6 +62,15 @@ enum Shape {
     NewSecondary,
 }
 
+/// Whom soft limits of sums bind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Soft {
+    /// All but guests that leave a host which forces.
+    AsAsked,
+    /// These too.
+    Binds,
+}
+
 impl<const K: usize> State<'_, K> {
     /// What a guest's move to another seat changes on each host.
     pub fn changes(&self, guest: usize, new: Seat) -> Changes<K> {
@@ -138,6 +147,28 @@ impl<const K: usize> State<'_, K> {
 
     /// The best allowed move of a guest to one of the targets; swapping its roles is always looked at.
     pub fn best(&self, price: &Price, guest: usize, targets: &[u32]) -> Option<Found> {
+        self.best_of(price, guest, targets, Soft::AsAsked)
+    }
+
+    /// The same; but a guest that leaves a host which forces keeps to the soft limits of sums where it gets away so
+    /// too. (What the reserve and the rules ask for is in the score.)
+    pub fn best_within(&self, price: &Price, guest: usize, targets: &[u32]) -> Option<Found> {
+        let best = self.best_of(price, guest, targets, Soft::AsAsked)?;
+        let left = self.forcing(best.seat);
+        if self.forcing(self.seats[guest]) == 0 || self.may_with(guest, best.seat, Soft::Binds) {
+            return Some(best);
+        }
+        let within = self.best_of(price, guest, targets, Soft::Binds);
+        within.filter(|found| found.delta < 0.0 && self.forcing(found.seat) <= left).or(Some(best))
+    }
+
+    /// How much of a seat is on hosts that force: the primary more than the secondary.
+    pub fn forcing(&self, seat: Seat) -> u32 {
+        let forces = |host: u32| self.p.hosts.get(host as usize).is_some_and(|host| host.forces);
+        2 * u32::from(forces(seat.host)) + u32::from(forces(seat.secondary))
+    }
+
+    fn best_of(&self, price: &Price, guest: usize, targets: &[u32], soft: Soft) -> Option<Found> {
         if !self.p.guests[guest].movable || self.seats[guest].host == NOWHERE {
             return None;
         }
@@ -150,13 +181,13 @@ impl<const K: usize> State<'_, K> {
             }
         };
         match self.p.guests[guest].storage {
-            Storage::Mirrored => self.offer_mirrored(guest, targets, &mut offer),
-            Storage::Shared | Storage::Local => self.offer_single(guest, targets, &mut offer),
+            Storage::Mirrored => self.offer_mirrored(guest, targets, soft, &mut offer),
+            Storage::Shared | Storage::Local => self.offer_single(guest, targets, soft, &mut offer),
         }
         best
     }
 
-    fn offer_single(&self, guest: usize, targets: &[u32], offer: &mut impl FnMut(Seat, f64)) {
+    fn offer_single(&self, guest: usize, targets: &[u32], soft: Soft, offer: &mut impl FnMut(Seat, f64)) {
         let old = self.seats[guest];
         let moves = self.p.terms.moves;
         if !moves.guests {
@@ -168,7 +199,7 @@ impl<const K: usize> State<'_, K> {
         let g = &self.p.guests[guest];
         for host in targets.iter().copied().filter(|host| *host != old.host) {
             let new = Seat { host, secondary: NOWHERE };
-            if !self.may_be_primary(guest, old, host, self.forced(old.host), old.host) {
+            if !self.may_be_primary(guest, old, host, self.forced(old.host), old.host, soft) {
                 continue;
             }
             let mut acc = left;
@@ -179,13 +210,13 @@ impl<const K: usize> State<'_, K> {
         }
     }
 
-    fn offer_mirrored(&self, guest: usize, targets: &[u32], offer: &mut impl FnMut(Seat, f64)) {
+    fn offer_mirrored(&self, guest: usize, targets: &[u32], soft: Soft, offer: &mut impl FnMut(Seat, f64)) {
         let old = self.seats[guest];
         let swap = Seat { host: old.secondary, secondary: old.host };
         if old.secondary == NOWHERE {
             return;
         }
-        if self.may(guest, swap) {
+        if self.may_with(guest, swap, soft) {
             offer(swap, self.value_after(guest, swap));
         }
         if !self.p.terms.moves.disks {
@@ -197,12 +228,12 @@ impl<const K: usize> State<'_, K> {
             (Shape::NewPrimary, old.secondary),
             (Shape::NewSecondary, old.secondary),
         ] {
-            if !self.kind_allowed(guest, shape, stays) {
+            if !self.kind_allowed(guest, shape, stays, soft) {
                 continue;
             }
             let kind = self.kind(guest, shape, stays);
             for host in targets.iter().copied().filter(|host| !old.has(*host)) {
-                if self.newcomer_fits(guest, shape, stays, host) {
+                if self.newcomer_fits(guest, shape, stays, host, soft) {
                     let seat = shape.seat(host, stays);
                     offer(seat, self.value_of(guest, &kind, host, seat));
                 }
@@ -257,6 +288,10 @@ impl<const K: usize> State<'_, K> {
 impl<const K: usize> State<'_, K> {
     /// Whether a guest may go to a seat, in one move. Intermediate steps are looked at too.
     pub fn may(&self, guest: usize, new: Seat) -> bool {
+        self.may_with(guest, new, Soft::AsAsked)
+    }
+
+    fn may_with(&self, guest: usize, new: Seat, soft: Soft) -> bool {
         let old = self.seats[guest];
         if !self.p.guests[guest].movable || old == new || old.host == NOWHERE {
             return false;
@@ -264,10 +299,10 @@ impl<const K: usize> State<'_, K> {
         match self.p.guests[guest].storage {
             Storage::Shared | Storage::Local => {
                 self.p.terms.moves.guests
-                    && self.may_be_primary(guest, old, new.host, self.forced(old.host), old.host)
+                    && self.may_be_primary(guest, old, new.host, self.forced(old.host), old.host, soft)
             }
             Storage::Mirrored if new.host == old.secondary && new.secondary == old.host => {
-                self.may_swap(guest, old)
+                self.may_swap(guest, old, soft)
             }
             Storage::Mirrored => {
                 let (shape, host, stays) = match (old.has(new.host), old.has(new.secondary)) {
@@ -277,8 +312,8 @@ impl<const K: usize> State<'_, K> {
                 };
                 self.p.terms.moves.disks
                     && self.p.hosts[host as usize].takes
-                    && self.kind_allowed(guest, shape, stays)
-                    && self.newcomer_fits(guest, shape, stays, host)
+                    && self.kind_allowed(guest, shape, stays, soft)
+                    && self.newcomer_fits(guest, shape, stays, host, soft)
             }
         }
     }
@@ -287,20 +322,25 @@ impl<const K: usize> State<'_, K> {
         self.p.terms.moves.force || self.p.hosts[leaves as usize].forces
     }
 
+    /// Which limits are asked: 0 for all, 1 for hard ones only.
+    fn asks(&self, forced: bool, soft: Soft) -> usize {
+        usize::from(self.p.terms.moves.force || forced && soft == Soft::AsAsked)
+    }
+
     fn path(&self, from: u32, to: u32) -> bool {
         let paths = &self.p.terms.paths;
         paths.is_empty() || paths[from as usize * self.p.hosts.len() + to as usize]
     }
 
-    fn may_swap(&self, guest: usize, old: Seat) -> bool {
+    fn may_swap(&self, guest: usize, old: Seat, soft: Soft) -> bool {
         let forced = self.forced(old.host);
         self.p.terms.moves.guests
-            && self.may_be_primary(guest, old, old.secondary, forced, old.host)
-            && self.may_be_secondary(guest, old, old.host, forced, old.secondary)
+            && self.may_be_primary(guest, old, old.secondary, forced, old.host, soft)
+            && self.may_be_secondary(guest, old, old.host, forced, old.secondary, soft)
     }
 
     /// What a kind of move asks of the old hosts, whatever the new one is.
-    fn kind_allowed(&self, guest: usize, shape: Shape, stays: u32) -> bool {
+    fn kind_allowed(&self, guest: usize, shape: Shape, stays: u32, soft: Soft) -> bool {
         let old = self.seats[guest];
         let moves = self.p.terms.moves;
         let primary_stays = stays == old.host;
@@ -317,40 +357,49 @@ impl<const K: usize> State<'_, K> {
             // What the old primary gets as a secondary depends on the new host.
             (Shape::NewPrimary, true) => true,
             (Shape::NewSecondary, false) => {
-                self.may_be_primary(guest, old, old.secondary, self.forced(old.host), old.host)
+                self.may_be_primary(guest, old, old.secondary, self.forced(old.host), old.host, soft)
             }
             (Shape::NewPrimary, false) => {
                 !moves.restricted
-                    && self.may_be_primary(guest, old, old.secondary, self.forced(old.host), old.host)
+                    && self.may_be_primary(guest, old, old.secondary, self.forced(old.host), old.host, soft)
             }
         }
     }
 
     #[inline(always)]
-    fn newcomer_fits(&self, guest: usize, shape: Shape, stays: u32, host: u32) -> bool {
+    fn newcomer_fits(&self, guest: usize, shape: Shape, stays: u32, host: u32, soft: Soft) -> bool {
         let old = self.seats[guest];
         let force = self.p.terms.moves.force;
         let (by_primary, by_secondary) = (self.forced(old.host), self.forced(old.secondary));
         match (shape, stays == old.host) {
-            (Shape::NewSecondary, true) => self.may_be_secondary(guest, old, host, by_secondary, stays),
-            (Shape::NewSecondary, false) => self.may_be_secondary(guest, old, host, by_primary, stays),
+            (Shape::NewSecondary, true) => self.may_be_secondary(guest, old, host, by_secondary, stays, soft),
+            (Shape::NewSecondary, false) => self.may_be_secondary(guest, old, host, by_primary, stays, soft),
             (Shape::NewPrimary, true) => {
-                self.may_be_primary(guest, old, host, force, old.host)
-                    && self.may_be_secondary(guest, old, stays, by_secondary, host)
+                self.may_be_primary(guest, old, host, force, old.host, soft)
+                    && self.may_be_secondary(guest, old, stays, by_secondary, host, soft)
             }
             (Shape::NewPrimary, false) => {
-                self.may_be_primary(guest, old, host, by_primary, stays)
-                    && self.may_be_secondary(guest, old, stays, by_primary, host)
+                self.may_be_primary(guest, old, host, by_primary, stays, soft)
+                    && self.may_be_secondary(guest, old, stays, by_primary, host, soft)
+                    && !self.rule_refuses_next(guest, [old.host, stays, host], by_primary)
             }
         }
     }
 
     /// Whether a host may become a guest's primary, coming over `from`.
     #[inline(always)]
-    fn may_be_primary(&self, guest: usize, old: Seat, host: u32, forced: bool, from: u32) -> bool {
+    fn may_be_primary(
+        &self,
+        guest: usize,
+        old: Seat,
+        host: u32,
+        forced: bool,
+        from: u32,
+        soft: Soft,
+    ) -> bool {
         let g = &self.p.guests[guest];
         let at = host as usize;
-        if !self.p.hosts[at].takes || !self.limits_hold(guest, old, host, usize::from(forced), true) {
+        if !self.p.hosts[at].takes || !self.limits_hold(guest, old, host, self.asks(forced, soft), true) {
             return false;
         }
         if g.allowed && self.p.terms.guests[guest].allowed.as_ref().is_some_and(|allowed| !allowed[at]) {
@@ -366,7 +415,15 @@ impl<const K: usize> State<'_, K> {
 
     /// Whether a host may become, or stay, the secondary of a guest whose primary is then `primary`.
     #[inline(always)]
-    fn may_be_secondary(&self, guest: usize, old: Seat, host: u32, forced: bool, primary: u32) -> bool {
+    fn may_be_secondary(
+        &self,
+        guest: usize,
+        old: Seat,
+        host: u32,
+        forced: bool,
+        primary: u32,
+        soft: Soft,
+    ) -> bool {
         let g = &self.p.guests[guest];
         let at = host as usize;
         let was_primary = old.host == host;
@@ -375,7 +432,7 @@ impl<const K: usize> State<'_, K> {
         }
         // A guest that fails over from a lost host leaves its replica there, whatever room there is.
         let left_behind = was_primary && self.p.hosts[at].forces;
-        if !left_behind && !self.limits_hold(guest, old, host, usize::from(forced), false) {
+        if !left_behind && !self.limits_hold(guest, old, host, self.asks(forced, soft), false) {
             return false;
         }
         let free = self.hosts[at].free + if was_primary { g.uses } else { 0.0 };

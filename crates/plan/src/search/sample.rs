@@ -323,6 +323,7 @@ impl Sample {
             allowed: None,
             wishes: Vec::new(),
             place: guest.place,
+            unready: None,
         }
     }
 }

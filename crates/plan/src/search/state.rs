@@ -358,8 +358,10 @@ impl<'p, const K: usize> State<'p, K> {
         state.free_scored -= change.uses;
         state.count += change.count;
         self.hosts[at] = state;
-        if old.secondary == change.host || new.secondary == change.host {
-            self.retop(at);
+        for seat in [old, new].into_iter().filter(|seat| seat.secondary == change.host) {
+            if let Some(peer) = self.peer_at(seat) {
+                self.retop_one(at, peer - at * self.p.units);
+            }
         }
         if host.counted {
             let state = &self.hosts[at];
@@ -386,6 +388,24 @@ impl<'p, const K: usize> State<'p, K> {
         }
         self.hosts[host].top = top;
         self.hosts[host].res = if losses == 1 { top[0].0 } else { heaviest(row.to_vec(), losses) };
+    }
+
+    /// Does what [`State::retop`] does, when the memory of one unit has changed.
+    fn retop_one(&mut self, host: usize, unit: usize) {
+        let mut top = self.hosts[host].top;
+        let now = (self.peers[host * self.p.units + unit], unit as u32);
+        let was = top.iter().position(|top| top.1 == now.1);
+        // Nothing outside is more than the last inside was.
+        let stays = was.is_none() || now.0 >= top[2].0;
+        if !stays || self.p.reserve().is_none_or(|reserve| reserve.losses != 1) {
+            return self.retop(host);
+        }
+        if was.is_some() || now.0 > top[2].0 {
+            top[was.unwrap_or(2)] = now;
+            top.sort_by(|a, b| b.0.total_cmp(&a.0));
+        }
+        self.hosts[host].top = top;
+        self.hosts[host].res = top[0].0;
     }
 
     /// Where the memory of a guest in this seat is counted for the loss of its host.
@@ -515,6 +535,24 @@ impl<'p, const K: usize> State<'p, K> {
         }
     }
 
+    /// No host that a guest may go to lessens the groups' costs by more.
+    pub fn mendable(&self, guest: usize) -> f64 {
+        let old = self.seats[guest].host;
+        let mut most = 0.0;
+        for at in &self.p.terms.guests[guest].groups {
+            let (group, counts) = (&self.p.terms.groups[*at as usize], &self.counts[*at as usize]);
+            most += group.weight
+                * match group.bound {
+                    Bound::AtMost(limit) => {
+                        self.keys(*at, old, NOWHERE).filter(|key| counts[*key as usize] > limit).count()
+                            as f64
+                    }
+                    Bound::Together => f64::from(excess(group.bound, counts)),
+                };
+        }
+        most
+    }
+
     /// Whether a `must` rule refuses a guest that goes from one host to another.
     pub fn rule_refuses(&self, guest: usize, old: u32, new: u32, forced: bool) -> bool {
         if !self.p.guests[guest].grouped || old == new {
@@ -530,6 +568,33 @@ impl<'p, const K: usize> State<'p, K> {
                     self.keys(*at, new, old).any(|key| self.counts[*at as usize][key as usize] >= limit)
                 }
                 Bound::Together => self.excess_delta(*at, old, new) > 0.0,
+            }
+        })
+    }
+}
+
+/// Two steps of one move.
+impl<const K: usize> State<'_, K> {
+    /// Whether a `must` rule refuses the second step of a guest that goes over a second host to a third: what the
+    /// first step mended, the second may not break again.
+    #[inline(always)]
+    pub fn rule_refuses_next(&self, guest: usize, [old, over, new]: [u32; 3], forced: bool) -> bool {
+        self.p.guests[guest].grouped && self.rule_refuses_next_slow(guest, [old, over, new], forced)
+    }
+
+    fn rule_refuses_next_slow(&self, guest: usize, [old, over, new]: [u32; 3], forced: bool) -> bool {
+        self.p.terms.guests[guest].groups.iter().any(|at| {
+            let group = &self.p.terms.groups[*at as usize];
+            if !group.must || group.soft && forced {
+                return false;
+            }
+            let counts = &self.counts[*at as usize];
+            match group.bound {
+                Bound::AtMost(limit) => self.keys(*at, new, over).any(|key| {
+                    let left = u32::from(group.keys[old as usize].contains(&key));
+                    counts[key as usize].saturating_sub(left) >= limit
+                }),
+                Bound::Together => self.excess_delta(*at, old, new) > self.excess_delta(*at, old, over),
             }
         })
     }

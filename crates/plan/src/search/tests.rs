@@ -14,6 +14,7 @@ use crate::snapshot::{HostDuty, Promise, Storage};
 mod careful;
 mod incremental;
 mod plans;
+mod steps;
 
 /// A small cluster of each kind.
 fn samples() -> impl Iterator<Item = Sample> {

@@ -13,6 +13,11 @@
 //!
 //! A layout from which no single move gains what it costs is left alone ([`Thorough::is_settled`]). The last descent
 //! ends in such a layout, so a plan that was carried out is followed by none.
+//!
+//! In small clusters more is compared (`small`), and so it is when a plan may have few moves only (`short`).
+
+mod short;
+mod small;
 
 use rayon::prelude::*;
 
@@ -30,7 +35,7 @@ use crate::snapshot::Storage;
 /// so. With this the plans for 10 to 80 hosts copy a little less than hbal's, which makes every move that gains
 /// anything.
 const COPY: f64 = 0.1;
-const COPY_LARGE: f64 = 0.9;
+const COPY_LARGE: f64 = 0.8;
 /// What a change of host must gain, times the guest's own cost of moving: next to nothing, so that of two layouts
 /// alike the nearer one is taken.
 const CHANGE: f64 = 0.002;
@@ -80,14 +85,43 @@ pub(super) struct Thorough<'s, 'p, const K: usize> {
     tries: usize,
 }
 
-/// Plans from where the state is, and leaves it where the plan ends.
-pub(super) fn plan<const K: usize>(
+/// Which gains count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Worth {
+    /// At this score or less, a move that gains less than `gain_min` is none.
+    pub small_score: f64,
+    pub gain_min: f64,
+}
+
+impl Worth {
+    /// What the next move must gain at a score.
+    fn least(&self, score: f64) -> f64 {
+        if score <= self.small_score { self.gain_min.max(GAIN_MIN) } else { GAIN_MIN }
+    }
+}
+
+/// Plans from where the state is.
+pub(super) fn plan<const K: usize>(state: &State<'_, K>, settings: &Settings, worth: Worth) -> Vec<Step> {
+    let steps = match small::is_small(state) {
+        true => small::plan(state, settings, worth),
+        false => search(&mut state.clone(), settings, worth.least(state.value), 1.0),
+    };
+    match settings.moves_max {
+        Some(most) if steps.len() > most => short::plan(state, settings, steps, most),
+        Some(_) | None => steps,
+    }
+}
+
+/// Searches from where the state is, and leaves it where the plan ends. No steps when no single move gains so much
+/// beyond its price. `dear`: by what the usual price of a copy is multiplied.
+fn search<const K: usize>(
     state: &mut State<'_, K>,
     settings: &Settings,
     gain_min: f64,
+    dear: f64,
 ) -> Vec<Step> {
     let start = state.seats.clone();
-    let mut search = Thorough::new(state, settings);
+    let mut search = Thorough::new(state, settings, dear);
     if search.is_settled(gain_min) {
         return Vec::new();
     }
@@ -104,11 +138,11 @@ pub(super) fn plan<const K: usize>(
 }
 
 impl<'s, 'p, const K: usize> Thorough<'s, 'p, K> {
-    fn new(state: &'s mut State<'p, K>, settings: &Settings) -> Self {
+    fn new(state: &'s mut State<'p, K>, settings: &Settings, dear: f64) -> Self {
         let start = state.seats.clone();
         let movable: Vec<usize> = (0..start.len()).filter(|guest| state.p.guests[*guest].movable).collect();
         let hosts = state.p.targets.len().max(1) as f64;
-        let copy = (COPY / hosts.sqrt()).min(COPY_LARGE / hosts);
+        let copy = dear * (COPY / hosts.sqrt()).min(COPY_LARGE / hosts);
         let price = Price::FromStart { seats: start.clone(), copy, change: CHANGE };
         let tries = tries(movable.len()) * settings.effort;
         Thorough {
@@ -124,9 +158,8 @@ impl<'s, 'p, const K: usize> Thorough<'s, 'p, K> {
 
     /// Whether no single move gains what it costs.
     fn is_settled(&self, gain_min: f64) -> bool {
-        let gains = |guest: &usize| {
-            self.best(*guest, Look::Last, 0).is_some_and(|found| found.delta < -gain_min.max(GAIN_MIN))
-        };
+        let gains =
+            |guest: &usize| self.best(*guest, Look::Last, 0).is_some_and(|found| found.delta < -gain_min);
         !self.movable.par_iter().any(gains)
     }
 
@@ -137,13 +170,13 @@ impl<'s, 'p, const K: usize> Thorough<'s, 'p, K> {
             Look::Last => (ALL_TARGETS, SOME_TARGETS),
         };
         if targets.len() <= all {
-            return self.state.best(&self.price, guest, targets);
+            return self.state.best_within(&self.price, guest, targets);
         }
         // Neighbours look at the same hosts, which are then at hand in the processor's cache.
         let mut random = Random::new(((guest / NEIGHBOURS) as u64) << 16 | sweep as u64);
         let mut few = [0; SOME_TARGETS];
         few[..some].fill_with(|| targets[random.below(targets.len())]);
-        self.state.best(&self.price, guest, &few[..some])
+        self.state.best_within(&self.price, guest, &few[..some])
     }
 
     /// The best move of each guest, those that gain most first, judged again just before it is made.
@@ -164,8 +197,12 @@ impl<'s, 'p, const K: usize> Thorough<'s, 'p, K> {
     }
 
     /// What a guest's move is worth after the moves before it. When little is left of it, a quick sweep leaves the
-    /// guest to the next one, and the last ones look for something better at once.
+    /// guest to the next one, and the last ones look for something better at once. A guest that must leave its host
+    /// looks again in any case: what it gains by that hides how full its target got meanwhile.
     fn still(&self, guest: usize, promised: Found, look: Look, sweep: usize) -> Option<Found> {
+        if self.state.forcing(self.state.seats[guest]) > 0 {
+            return self.best(guest, look, sweep).filter(|found| found.delta < -GAIN_MIN);
+        }
         let delta = self.state.delta(&self.price, guest, promised.seat);
         if delta < -GAIN_MIN && delta < 0.5 * promised.delta && self.state.may(guest, promised.seat) {
             return Some(Found { delta, ..promised });

@@ -5,6 +5,7 @@
 mod converting;
 mod damage;
 mod loads;
+mod order;
 mod reading;
 mod referee;
 mod sample;

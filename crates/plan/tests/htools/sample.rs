@@ -58,6 +58,11 @@ impl Dice {
 pub fn wild(seed: u64) -> String {
     let mut dice = Dice::new(seed);
     let (nodes, instances) = (4 + dice.below(6), 10 + dice.below(40));
+    wild_of(&mut dice, nodes, instances)
+}
+
+/// The same, of a size.
+pub fn wild_of(dice: &mut Dice, nodes: usize, instances: usize) -> String {
     let mut text = String::from("front|uuid-0|preferred||\nback|uuid-1|preferred||\n\n");
     for node in 0..nodes {
         let offline = if node > 2 && dice.chance(15) { "Y" } else { "N" };

@@ -7,7 +7,7 @@
 //! `KENNEL_SCENARIOS=FOLDER` plays the folders in there instead: so the published cases are played where their files
 //! are at hand.
 //!
-//! `score <=` is what hbal 3.0.2 ends with on the same file; it is left out where our plan saves copies instead.
+//! `score <=` is what hbal 3.0.2 ends with on the same file.
 //!
 //! Most of them have the shape of Ganeti's own published cases (tag v3.0.2, test/data/htools and hbal's shell
 //! tests), with figures of our own.

@@ -7,13 +7,15 @@ use plan::drain::{How, drain};
 use plan::dump::Dump;
 use plan::inventory::Inventory;
 use plan::layout::Layout;
+use plan::objective::kennel::Kennel;
 use plan::place::{Options, place};
 use plan::proposal::{self, PlannedMove, propose};
-use plan::search::{Move, MoveStep};
+use plan::search::{self, Move, MoveStep};
 use plan::snapshot::{Place, Promise, Snapshot};
 use plan::why::why;
 
 use crate::build::{GuestWords, Live, Scenario, spec};
+use crate::wrongs::wrongs;
 
 /// All answers of a scenario, each after its question. What is asked later sees what was done before.
 pub fn all(scenario: &Scenario) -> String {
@@ -128,10 +130,21 @@ fn placed(live: &mut Live, name: &str, pool: &str, options: &[&str]) -> String {
     }
 }
 
+/// Makes every move that is worth its cost, also those that a spike might have made so.
+pub fn settle(live: &mut Live) {
+    let inventory = Inventory::new(&live.view, &live.usage);
+    for scored in search::balance(&inventory.snapshot, &Kennel, &search::Settings::default()).moves {
+        live.moved(inventory.guest_name(scored.step.guest), &inventory.place_of(scored.step.to));
+    }
+}
+
 fn balanced(live: &mut Live, make: bool) -> String {
     let inventory = Inventory::new(&live.view, &live.usage);
     let proposal = propose(&inventory, proposal::Options::default());
-    let mut text = moves(&inventory, &proposal.moves);
+    let mut text = moves(&inventory, &proposal.moves, true);
+    let found = search::balance(&inventory.snapshot, &Kennel, &search::Settings::default());
+    let made = proposal.moves.len();
+    assert!(made == 0 || made == found.moves.len(), "the search finds nothing that may not be carried out");
     assert!(proposal.score_after <= proposal.score_before + 1e-9);
     for step in &proposal.moves {
         assert!(step.gain > step.cost, "a move gains more than it costs: {step:#?}");
@@ -161,7 +174,8 @@ fn drained(live: &mut Live, host: &str, how: How) -> String {
         How::Everything => Duty::Draining,
         How::GuestsOnly => Duty::Maintenance,
     };
-    let mut text = moves(&inventory.with_duty(&host, duty), &drain.moves);
+    let promised = drain.warnings.is_empty();
+    let mut text = moves(&inventory.with_duty(&host, duty), &drain.moves, promised);
     for (kind, lines) in [("stuck", &drain.stuck), ("waits", &drain.waits)] {
         for (guest, why) in lines {
             writeln!(text, "{kind}: {guest}: {why}").unwrap();
@@ -175,13 +189,16 @@ fn drained(live: &mut Live, host: &str, how: How) -> String {
     text
 }
 
-/// The moves in words. Each stop on the way of each is checked against what the moves before it leave; only the
-/// promise may be broken, by a drain that warns of it.
-fn moves(inventory: &Inventory, moves: &[PlannedMove]) -> String {
+/// The moves in words. Each stop on the way of each is checked against what the moves before it leave. A drain that
+/// warns of it may break the promise, as `promised` says.
+fn moves(inventory: &Inventory, moves: &[PlannedMove], promised: bool) -> String {
     let mut text = String::new();
-    let mut promiseless = inventory.snapshot.clone();
-    promiseless.promise = Promise::Nothing;
-    let mut layout = Layout::new(&promiseless);
+    let mut snapshot = inventory.snapshot.clone();
+    if !promised {
+        snapshot.promise = Promise::Nothing;
+    }
+    let mut layout = Layout::new(&snapshot);
+    let mut before = wrongs(&snapshot, layout.places());
     for step in moves {
         writeln!(
             text,
@@ -196,10 +213,16 @@ fn moves(inventory: &Inventory, moves: &[PlannedMove]) -> String {
         let guest = inventory.guest_ix(&step.guest).unwrap();
         let (from, to) = (inventory.place_ix(&step.from).unwrap(), inventory.place_ix(&step.to).unwrap());
         assert_eq!(layout.place(guest), Some(from), "{step:#?}");
-        for stop in stops(&promiseless, Move { guest, from, to }) {
+        for stop in stops(&snapshot, Move { guest, from, to }) {
             let obstacle = layout.obstacle(guest, stop);
             assert!(obstacle.is_none(), "{step:#?}: {obstacle:?}");
             layout.put(guest, Some(stop));
+            let after = wrongs(&snapshot, layout.places());
+            for (what, much) in &after {
+                let was = before.get(what).copied().unwrap_or(0);
+                assert!(*much <= was, "{step:#?} at {stop:?}: {what} is {much} and was {was}");
+            }
+            before = after;
         }
         assert_eq!(layout.place(guest), Some(to), "{step:#?}");
     }

@@ -203,6 +203,8 @@ impl Live {
             images: BTreeSet::new(),
             problems: vec![],
             uplinks: BTreeMap::new(),
+            incoming: vec![],
+            compatibility: Default::default(),
         };
         if !words.lost {
             let session = Session {
@@ -252,6 +254,8 @@ impl Live {
             exit: None,
             volumes: vec![],
             message: None,
+            machine_type: None,
+            migration: None,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
         let assignment = Assignment {

@@ -5,13 +5,14 @@
 //! [`build::Scenario`]; what can be asked stands at [`ask::answer`].
 //!
 //! Whatever a scenario asks, the moves that are answered are made one step after the other, and each step must be
-//! legal. After a balance the planner is asked again, and must have nothing more to propose.
+//! legal: for the planner itself, and for a second, plainer opinion ([`wrongs`]). After a balance the planner is asked again, and must have nothing more to propose.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod ask;
 mod build;
 mod random;
+mod wrongs;
 
 use std::path::{Path, PathBuf};
 

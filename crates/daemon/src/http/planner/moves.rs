@@ -11,14 +11,14 @@ use api::MigrateGuest;
 use model::{GuestName, GuestPlace, HostName, PowerWish};
 use plan::inventory::Inventory;
 use plan::layout::{Layout, Obstacle};
-use plan::snapshot::{GuestIx, HostIx, Place, Promise, Snapshot};
+use plan::snapshot::{GuestIx, HostIx, Place, Promise, Snapshot, Storage};
 
 use crate::http::answer::{Answer, Refused};
 
 /// In larger clusters a guest whose both copies would have to be made anew is not moved without naming where to.
 const HOSTS_FOR_PAIRS_MAX: usize = 64;
 
-/// Where the guest shall be, everything that was left out chosen. The guest has a place, and mirrored disks.
+/// Where the guest shall be, everything that was left out chosen.
 pub fn destination(
     inventory: &Inventory,
     guest: &GuestName,
@@ -40,6 +40,10 @@ pub fn destination(
     let now = layout.place(index).ok_or_else(|| {
         Refused::by_state(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"))
     })?;
+    if snapshot.guest(index).storage == Storage::Local && secondary.is_some() {
+        let why = format!("its disks are local: {} alone holds them", inventory.host_name(now.host));
+        return Err(Refused::by_state(asked, why, "disks in the pool 'mirror' have a second copy"));
+    }
     let here =
         to.is_none_or(|to| to == now.host) && secondary.is_none_or(|other| now.secondary == Some(other));
     if here && (to.is_some() || secondary.is_some()) {
@@ -80,6 +84,10 @@ impl Choice<'_> {
             }
         };
         let mut reasons = Reasons::new();
+        if self.snapshot().guest(self.guest).storage == Storage::Local {
+            let alone = targets.iter().map(|host| Place { host: *host, secondary: None });
+            return self.best(alone, &mut reasons).ok_or(reasons);
+        }
         let cheap = targets.iter().flat_map(|host| self.with_a_copy(*host, secondary));
         if let Some(place) = self.best(cheap, &mut reasons) {
             return Ok(place);

@@ -20,7 +20,10 @@ async fn every_endpoint_is_served_and_guarded() {
         let method: reqwest::Method = endpoint.method_name().parse().unwrap();
         let stranger = http.request(method.clone(), &url).send().await.unwrap().status();
         let operator = http.request(method, &url).bearer_auth(&cluster.token).send().await.unwrap();
-        let (status, text) = (operator.status(), operator.text().await.unwrap());
+        let status = operator.status();
+        // The one answer that does not end.
+        let endless = endpoint.path == "/v1/stream";
+        let text = if endless { String::new() } else { operator.text().await.unwrap() };
         assert!(!text.contains("nothing under this path"), "{endpoint:?} is not routed");
         assert_ne!(status, 405, "{endpoint:?}");
         match endpoint.access {

@@ -221,6 +221,8 @@ impl TestCluster {
             exit: None,
             volumes: Vec::new(),
             message: None,
+            machine_type: None,
+            migration: None,
         };
         self.write(|txn| {
             txn.put(&assignment).put(&report);
@@ -312,6 +314,8 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         images: BTreeSet::new(),
         problems: Vec::new(),
         uplinks: BTreeMap::new(),
+        incoming: vec![],
+        compatibility: Default::default(),
     };
     (host, session, report)
 }

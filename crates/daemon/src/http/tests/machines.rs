@@ -118,7 +118,7 @@ async fn receive(console: &mut api::Console) -> ConsoleEvent {
 async fn a_console_is_a_two_way_stream_until_the_machine_ends() {
     let cluster = cluster_with_guest().await;
     for asked in [0, 1] {
-        let mut console = cluster.client_of(asked).console(&guest("web1")).await.unwrap();
+        let mut console = cluster.client_of(asked).console(&guest("web1"), false).await.unwrap();
         console.send(b"hello").await.unwrap();
         assert_eq!(receive(&mut console).await, ConsoleEvent::Output(b"HELLO".to_vec()), "through {asked}");
         console.send(b"q").await.unwrap();
@@ -127,15 +127,35 @@ async fn a_console_is_a_two_way_stream_until_the_machine_ends() {
 }
 
 #[tokio::test]
+async fn several_look_at_one_console_and_who_comes_later_sees_what_was() {
+    let cluster = cluster_with_guest().await;
+    let mut first = cluster.client_of(1).console(&guest("web1"), false).await.unwrap();
+    first.send(b"hello").await.unwrap();
+    assert_eq!(receive(&mut first).await, ConsoleEvent::Output(b"HELLO".to_vec()));
+    // Through the other host.
+    let mut second = cluster.client_of(0).console(&guest("web1"), true).await.unwrap();
+    assert_eq!(receive(&mut second).await, ConsoleEvent::Output(b"HELLO".to_vec()));
+    second.send(b"all").await.unwrap();
+    for console in [&mut first, &mut second] {
+        assert_eq!(receive(console).await, ConsoleEvent::Output(b"ALL".to_vec()));
+    }
+    first.send(b"q").await.unwrap();
+    for console in [&mut first, &mut second] {
+        let end = receive(console).await;
+        assert_eq!(end, ConsoleEvent::Ended("the guest's machine ended".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn what_has_no_console_says_why() {
     let cluster = cluster_with_guest().await;
     let client = cluster.client_of(0);
-    assert_eq!(refusal(client.console(&guest("none")).await).kind, ProblemKind::NotFound);
+    assert_eq!(refusal(client.console(&guest("none"), false).await).kind, ProblemKind::NotFound);
     client.create_guest(&CreateGuest::new(guest("web2"))).await.unwrap();
-    assert!(refusal(client.console(&guest("web2")).await).why.contains("no host yet"));
+    assert!(refusal(client.console(&guest("web2"), false).await).why.contains("no host yet"));
     cluster.settle(&guest("web2"), 1, GuestState::Stopped).await;
-    let problem = refusal(client.console(&guest("web2")).await);
+    let problem = refusal(client.console(&guest("web2"), false).await);
     assert_eq!(problem.instead, "start it with `kennel guest start web2`", "passed on word for word");
     cluster.lose_host(1).await;
-    assert!(refusal(client.console(&guest("web1")).await).why.contains("its host host2 is lost"));
+    assert!(refusal(client.console(&guest("web1"), false).await).why.contains("its host host2 is lost"));
 }

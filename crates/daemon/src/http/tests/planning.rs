@@ -9,8 +9,8 @@ use api::{
 use futures::StreamExt;
 use model::{
     Assignment, BalanceMode, Bytes, Duty, Epoch, GuestName, GuestPlace, GuestReport, GuestSelector,
-    GuestState, HostSelector, InSync, JobKind, JobReport, JobState, Pool, PowerWish, Replica, RuleKind,
-    RuleScope, RuleStrength, Survive,
+    GuestState, HostSelector, InSync, JobKind, JobReport, JobState, MoveOptions, Pool, PowerWish, Replica,
+    RuleKind, RuleScope, RuleStrength, Survive,
 };
 
 use super::fixture::{PATIENCE, TestCluster, guest, host_name, refusal};
@@ -70,6 +70,8 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
         exit: None,
         volumes: Vec::new(),
         message: None,
+        machine_type: None,
+        migration: None,
     };
     let mut members = BTreeSet::from([(report.host.clone(), report.boot_id)]);
     members.extend(assignment.secondary.iter().map(|host| (host.clone(), view.sessions[host].boot_id)));
@@ -197,12 +199,16 @@ async fn a_guest_moves_where_it_is_sent_and_least_is_copied() {
         (None, Some(0), [1, 0]),
         (Some(2), Some(3), [2, 3]),
     ] {
-        let request =
-            MigrateGuest { to: to.map(host_name), secondary: secondary.map(host_name), force: false };
+        let request = MigrateGuest {
+            to: to.map(host_name),
+            secondary: secondary.map(host_name),
+            ..MigrateGuest::default()
+        };
         let job = client.migrate_guest(&web, &request).await.unwrap();
         let [host, secondary] = expected.map(host_name);
         let to = GuestPlace { host, secondary: Some(secondary) };
-        assert_eq!(job.spec.kind, JobKind::MoveGuest { guest: web.clone(), to }, "{request:?}");
+        let options = MoveOptions::LIVE;
+        assert_eq!(job.spec.kind, JobKind::MoveGuest { guest: web.clone(), to, options }, "{request:?}");
         let problem = refusal(client.migrate_guest(&web, &request).await);
         assert!(problem.why.contains("is under way"), "{problem}");
         assert!(problem.instead.contains("kennel job cancel"), "{problem}");
@@ -231,7 +237,8 @@ async fn a_move_that_makes_no_sense_is_refused_with_the_hosts_that_would_do() {
     check(&web, to(8), "there is no host 'host9'", "kennel host list").await;
     check(&web, both, "both of its copies would be on one host", "name two hosts").await;
     check(&web, to(2), "host3: 448M of memory is free, 1.1G is needed", "host2 could run it").await;
-    check(&alone, to(1), "its disks are local: host1 alone holds them", "pool 'mirror'").await;
+    let second = MigrateGuest { secondary: Some(host_name(1)), ..MigrateGuest::default() };
+    check(&alone, second, "its disks are local: host1 alone holds them", "pool 'mirror'").await;
     check(&guest("nobody"), to(1), "there is no guest 'nobody'", "kennel guest list").await;
 
     client.create_rule(&rule("off", RuleKind::Off(hosts(&[3])), &["web1"])).await.unwrap();

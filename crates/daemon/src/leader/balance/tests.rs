@@ -112,7 +112,8 @@ fn one_balance_at_a_time_and_none_before_its_moves_are_measured() {
     enter(&mut view, JobKind::DrainHost { host: host(2) }, None);
     check(&view, 300, 1000, Some("the job 'drain host host2' is under way"));
     let mut view = cluster();
-    let kind = JobKind::MoveGuest { guest: "web1".parse().unwrap(), to: place(2, 1) };
+    let options = model::MoveOptions::LIVE;
+    let kind = JobKind::MoveGuest { guest: "web1".parse().unwrap(), to: place(2, 1), options };
     enter(&mut view, kind.clone(), Some((JobState::Done, 900)));
     check(&view, 300, 1000, Some("the job 'move guest web1 to host2 + host1' ended a moment ago"));
     check(&view, 300, 1200, None);

@@ -13,9 +13,10 @@ fn place(host: &str, secondary: &str) -> GuestPlace {
     GuestPlace { host: fixture::host(host), secondary: Some(fixture::host(secondary)) }
 }
 
-/// Every move that begins on host1 + host2.
-fn moves() -> [GuestPlace; 5] {
+/// Every move that begins on host1 + host2; and one of a guest whose disks are local, from host1.
+fn moves() -> [GuestPlace; 6] {
     [
+        GuestPlace { host: fixture::host("host2"), secondary: None },
         place("host2", "host1"),
         place("host1", "host3"),
         place("host3", "host1"),
@@ -24,9 +25,16 @@ fn moves() -> [GuestPlace; 5] {
     ]
 }
 
+/// By a restart, and while the guest runs.
+const WAYS: [MoveOptions; 2] = [MoveOptions::RESTART, MoveOptions::LIVE];
+
+fn moves_each_way() -> impl Iterator<Item = (GuestPlace, MoveOptions)> {
+    moves().into_iter().flat_map(|to| WAYS.map(|how| (to.clone(), how)))
+}
+
 /// Runs a move to its end and for a while after. `strikes`: what happens at which tick.
-fn play(to: &GuestPlace, strikes: &[(u32, Fault, &str)]) -> World {
-    let mut world = World::new(to.clone());
+fn play(to: &GuestPlace, how: MoveOptions, strikes: &[(u32, Fault, &str)]) -> World {
+    let mut world = World::new(to.clone(), how);
     for tick in 0..REST_AFTER {
         for (_, fault, host) in strikes.iter().filter(|(at, ..)| *at == tick) {
             world.strike(*fault, &fixture::host(host));
@@ -37,21 +45,21 @@ fn play(to: &GuestPlace, strikes: &[(u32, Fault, &str)]) -> World {
 }
 
 /// As [`play`]; tells the whole story when something is wrong.
-fn check(to: &GuestPlace, strikes: &[(u32, Fault, &str)]) -> World {
+fn check(to: &GuestPlace, how: MoveOptions, strikes: &[(u32, Fault, &str)]) -> World {
     let checked = std::panic::catch_unwind(|| {
-        let world = play(to, strikes);
+        let world = play(to, how, strikes);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check_end()));
         if ended.is_err() {
             panic!("{}", world.story.join("\n"));
         }
         world
     });
-    checked.unwrap_or_else(|_| panic!("moving to {to} went wrong with {strikes:?}"))
+    checked.unwrap_or_else(|_| panic!("moving to {to} {} went wrong with {strikes:?}", how.how()))
 }
 
 /// How many ticks a move takes when nothing happens.
-fn length(to: &GuestPlace) -> u32 {
-    let mut world = World::new(to.clone());
+fn length(to: &GuestPlace, how: MoveOptions) -> u32 {
+    let mut world = World::new(to.clone(), how);
     while !world.is_over() && world.ticks() < REST_AFTER {
         world.tick();
     }
@@ -60,8 +68,8 @@ fn length(to: &GuestPlace) -> u32 {
 
 #[test]
 fn every_move_arrives_when_nothing_happens() {
-    for to in moves() {
-        let world = check(&to, &[]);
+    for (to, how) in moves_each_way() {
+        let world = check(&to, how, &[]);
         assert_eq!(world.report().unwrap().state, JobState::Done, "{:?}", world.report());
         let assignment = world.assignment();
         assert_eq!((&assignment.host, assignment.secondary.as_ref()), (&to.host, to.secondary.as_ref()));
@@ -73,36 +81,49 @@ fn every_move_arrives_when_nothing_happens() {
 
 #[test]
 fn a_swap_of_roles_copies_nothing_and_is_never_on_one_replica() {
-    let world = check(&place("host2", "host1"), &[]);
-    let told = |what: &str| world.story.iter().filter(|line| line.contains(what)).count();
-    assert_eq!((told("Attach("), told("AttachSame(")), (0, 1), "{}", world.story.join("\n"));
+    for (how, attached) in WAYS.into_iter().zip(["AttachSame(", "AttachBack("]) {
+        let world = check(&place("host2", "host1"), how, &[]);
+        let told = |what: &str| world.story.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((told("Attach("), told(attached)), (0, 1), "{}", world.story.join("\n"));
+        let alone = world.story.iter().filter(|line| line.contains("Record([Replica"));
+        assert_eq!(alone.filter(|line| line.matches("Replica {").count() < 2).count(), 0);
+    }
+}
+
+#[test]
+fn a_guest_that_moves_while_it_runs_is_started_nowhere() {
+    for to in moves() {
+        let world = check(&to, MoveOptions::LIVE, &[]);
+        let started = world.story.iter().filter(|line| line.contains("Launch") || line.contains("Ask"));
+        assert_eq!(started.count(), 0, "{}", world.story.join("\n"));
+    }
 }
 
 #[test]
 fn whoever_dies_at_whatever_moment_one_owner_is_left_and_nothing_is_lost() {
-    for to in moves() {
-        for tick in 0..length(&to) + 3 {
+    for (to, how) in moves_each_way() {
+        for tick in 0..length(&to, how) + 3 {
             for host in ["host1", "host2", "host3"] {
-                check(&to, &[(tick, Fault::PowerOff, host)]);
-                check(&to, &[(tick, Fault::DaemonDies, host)]);
-                check(&to, &[(tick, Fault::MachineDies, host)]);
-                check(&to, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::MachineDies, host)]);
+                check(&to, how, &[(tick, Fault::PowerOff, host)]);
+                check(&to, how, &[(tick, Fault::DaemonDies, host)]);
+                check(&to, how, &[(tick, Fault::MachineDies, host)]);
+                check(&to, how, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::MachineDies, host)]);
             }
-            check(&to, &[(tick, Fault::NoLeader, "host1")]);
+            check(&to, how, &[(tick, Fault::NoLeader, "host1")]);
         }
     }
 }
 
 #[test]
 fn a_daemon_that_dies_beside_a_host_makes_it_no_worse() {
-    for to in moves() {
-        for tick in (0..length(&to)).step_by(2) {
+    for (to, how) in moves_each_way() {
+        for tick in (0..length(&to, how)).step_by(2) {
             for (dead, restarted) in
                 [("host1", "host2"), ("host2", "host1"), ("host3", "host1"), ("host1", "host3")]
             {
                 for later in [1, 4, 8] {
                     let second = (tick + later, Fault::DaemonDies, restarted);
-                    check(&to, &[(tick, Fault::PowerOff, dead), second]);
+                    check(&to, how, &[(tick, Fault::PowerOff, dead), second]);
                 }
             }
         }
@@ -112,7 +133,7 @@ fn a_daemon_that_dies_beside_a_host_makes_it_no_worse() {
 fn job_to(to: GuestPlace, number: u128) -> JobSpec {
     JobSpec {
         id: model::JobId(uuid::Uuid::from_u128(number)),
-        kind: JobKind::MoveGuest { guest: "a".parse().unwrap(), to },
+        kind: JobKind::MoveGuest { guest: "a".parse().unwrap(), to, options: MoveOptions::RESTART },
         created_at: NOW,
         requested_by: "admin".into(),
         runner: None,
@@ -198,7 +219,7 @@ fn refusal_of(view: &ClusterView, job: &JobSpec) -> String {
 
 #[test]
 fn a_move_that_is_cancelled_while_it_fills_leaves_everything_as_it_was() {
-    let mut world = World::new(place("host3", "host1"));
+    let mut world = World::new(place("host3", "host1"), MoveOptions::RESTART);
     while world.view.in_sync.values().any(|set| set.contains_host(&fixture::host("host2"))) {
         world.tick();
     }
@@ -215,7 +236,7 @@ fn a_move_that_is_cancelled_while_it_fills_leaves_everything_as_it_was() {
 
 #[test]
 fn a_move_that_is_cancelled_while_the_guest_is_handed_over_starts_it_again_where_it_was() {
-    let mut world = World::new(place("host2", "host1"));
+    let mut world = World::new(place("host2", "host1"), MoveOptions::RESTART);
     while world.assignment().handover.is_none() {
         world.tick();
     }
@@ -231,7 +252,7 @@ fn a_move_that_is_cancelled_while_the_guest_is_handed_over_starts_it_again_where
 
 #[test]
 fn a_host_that_stays_away_while_it_is_filled_sends_the_secondary_back() {
-    let mut world = World::new(place("host1", "host3"));
+    let mut world = World::new(place("host1", "host3"), MoveOptions::RESTART);
     while world.view.in_sync.values().any(|set| set.contains_host(&fixture::host("host2"))) {
         world.tick();
     }
@@ -248,7 +269,7 @@ fn a_host_that_stays_away_while_it_is_filled_sends_the_secondary_back() {
 
 #[test]
 fn the_guests_host_is_lost_before_the_new_secondary_was_ready_and_the_old_one_takes_over() {
-    let mut world = World::new(place("host1", "host3"));
+    let mut world = World::new(place("host1", "host3"), MoveOptions::RESTART);
     while world.assignment().secondary != Some(fixture::host("host3")) {
         world.tick();
     }
@@ -261,14 +282,14 @@ fn the_guests_host_is_lost_before_the_new_secondary_was_ready_and_the_old_one_ta
 
 #[test]
 fn a_guest_that_was_moved_says_for_how_long_it_was_down() {
-    let world = check(&place("host2", "host1"), &[]);
+    let world = check(&place("host2", "host1"), MoveOptions::RESTART, &[]);
     let told = world.story.iter().find(|line| line.contains("moved from")).unwrap();
     assert!(told.contains("'a' moved from host1 to host2 by a restart; it was down for "), "{told}");
 }
 
 #[test]
 fn a_guest_that_does_not_start_on_its_new_host_comes_back() {
-    let world = check(&place("host2", "host1"), &[(0, Fault::CannotStart, "host2")]);
+    let world = check(&place("host2", "host1"), MoveOptions::RESTART, &[(0, Fault::CannotStart, "host2")]);
     let report = world.report().unwrap();
     assert_eq!(report.state, JobState::Failed);
     assert!(report.error.as_ref().unwrap().contains("it does not start on host2"), "{report:?}");
@@ -284,7 +305,8 @@ fn a_guest_that_comes_back_survives_whoever_dies() {
         for (fault, host) in
             [(Fault::PowerOff, "host1"), (Fault::DaemonDies, "host1"), (Fault::DaemonDies, "host2")]
         {
-            let world = play(&to, &[(0, Fault::CannotStart, "host2"), (tick, fault, host)]);
+            let world =
+                play(&to, MoveOptions::RESTART, &[(0, Fault::CannotStart, "host2"), (tick, fault, host)]);
             assert!(world.is_over(), "{}", world.story.join("\n"));
         }
     }

@@ -6,14 +6,15 @@
 //! record, two machines of one epoch, a mirror attached without a copy between replicas that differ.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ClusterView, Epoch, Exit, ExitReason, GuestReport, GuestSpec, GuestState, HostName,
-    InSync, JobKind, JobReport, JobSpec, Liveness, Pool, Replica, VolumeId, VolumeReport, VolumeState,
+    Assignment, BootId, ClusterView, Epoch, Exit, ExitReason, GuestReport, GuestSpec, HostName, JobId,
+    JobKind, JobReport, JobSpec, MoveOptions, Pool, Replica, VolumeId,
 };
 
-use crate::converge::{Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Situation, Step, next};
+use crate::converge::{SendPhase, Stage};
 use crate::decide::{Change, decide};
 use crate::fixture;
 use crate::job::{Effect, RestsOn, advance};
@@ -45,12 +46,22 @@ struct MirrorTo {
     missing: u32,
 }
 
+/// A guest on its way to another host.
+#[derive(Debug, Clone)]
+struct SendingTo {
+    host: HostName,
+    phase: SendPhase,
+    /// Ticks until its memory is there.
+    missing: u32,
+}
+
 #[derive(Debug, Clone)]
 struct Qemu {
     epoch: Epoch,
     generation: u64,
-    resumed: bool,
+    stage: Stage,
     mirror: Option<MirrorTo>,
+    sending: Option<SendingTo>,
     /// A write that the local disk has, and that is acknowledged to nobody.
     in_flight: bool,
     shuts_down_in: Option<u32>,
@@ -67,6 +78,13 @@ struct Keeper {
     target_boot: Option<BootId>,
     unserved: BTreeMap<(HostName, Epoch), u32>,
     failures: u32,
+    /// It told where its machine waits for the guest.
+    told_where: bool,
+    sends: u32,
+    sent_to: Option<SocketAddr>,
+    gave_up: Option<(JobId, String)>,
+    arriving_since: Option<Timestamp>,
+    mirror_back_failed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +97,8 @@ struct Site {
     disk: Option<Disk>,
     served: Option<(Epoch, BootId)>,
     machine: Option<Qemu>,
+    /// How many machines waited here for a guest; each at a port of its own.
+    waits: u16,
     /// No machine can be started here.
     pub broken: bool,
     keeper: Keeper,
@@ -93,11 +113,18 @@ enum Act {
     SayStarting,
     Launch,
     AttachSame(Replica),
+    AttachBack(Replica),
     Resume,
     Ask,
     Kill(ExitReason),
     Attach(Replica),
     Detach,
+    Receive(u64),
+    TellWhere,
+    Send(SocketAddr),
+    CancelSend(Option<(JobId, String)>),
+    Swap(Assignment),
+    Void,
     Make,
     Serve,
     Delete,
@@ -134,12 +161,25 @@ fn volume() -> VolumeId {
     fixture::volume("a")
 }
 
+impl Qemu {
+    /// Its processors run.
+    fn runs(&self) -> bool {
+        let stands = |sending: &SendingTo| {
+            matches!(sending.phase, SendPhase::AtSwitchover | SendPhase::Delivering | SendPhase::Delivered)
+        };
+        self.stage == Stage::Running && !self.sending.as_ref().is_some_and(stands)
+    }
+}
+
 impl World {
-    /// Guest `a` on host1, mirrored to host2, host3 empty; and the move.
-    pub fn new(to: model::GuestPlace) -> World {
+    /// Guest `a` on host1, mirrored to host2, host3 empty; and the move. A guest that goes to no pair of hosts is on
+    /// a local disk of host1 alone.
+    pub fn new(to: model::GuestPlace, options: MoveOptions) -> World {
         let mut view = fixture::cluster(3);
-        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
-        let kind = JobKind::MoveGuest { guest: guest(), to };
+        let local = to.secondary.is_none();
+        let (pool, secondary) = if local { (Pool::Local, None) } else { (Pool::Mirror, Some("host2")) };
+        fixture::put(&mut view, "a", pool, "host1", secondary);
+        let kind = JobKind::MoveGuest { guest: guest(), to, options };
         let job = JobSpec {
             id: model::JobId(uuid::Uuid::nil()),
             kind,
@@ -155,9 +195,10 @@ impl World {
             lost_for: 0,
             daemon_out: 0,
             boot: 1,
-            disk: (name.as_str() != "host3").then_some(disk),
-            served: (name.as_str() == "host2").then(|| (Epoch::FIRST, fixture::boot("host2", 1))),
+            disk: (name.as_str() == "host1" || !local && name.as_str() == "host2").then_some(disk),
+            served: (!local && name.as_str() == "host2").then(|| (Epoch::FIRST, fixture::boot("host2", 1))),
             machine: None,
+            waits: 0,
             broken: false,
             keeper: Keeper::default(),
         };
@@ -165,13 +206,14 @@ impl World {
         let owner = sites.get_mut(&fixture::host("host1")).unwrap();
         let boot = fixture::boot("host2", 1);
         let mirror = MirrorTo { host: fixture::host("host2"), epoch: Epoch::FIRST, boot, missing: 0 };
-        owner.keeper.target_boot = Some(boot);
+        owner.keeper.target_boot = (!local).then_some(boot);
         owner.keeper.launched_at = Some(Epoch::FIRST);
         owner.machine = Some(Qemu {
             epoch: Epoch::FIRST,
             generation: 1,
-            resumed: true,
-            mirror: Some(mirror),
+            stage: Stage::Running,
+            mirror: (!local).then_some(mirror),
+            sending: None,
             in_flight: false,
             shuts_down_in: None,
         });
@@ -244,6 +286,7 @@ impl World {
         for name in &names {
             self.live(name);
             self.run_machine(name);
+            self.send_memory(name);
         }
         for name in &names {
             let site = &self.sites[name];
@@ -294,14 +337,11 @@ impl World {
 
     /// A machine writes one record, fills its mirror a little, or goes down.
     fn run_machine(&mut self, name: &HostName) {
-        let Some(mut machine) = self.sites[name].machine.clone().filter(|machine| machine.resumed) else {
-            return;
-        };
+        let Some(mut machine) = self.sites[name].machine.clone().filter(Qemu::runs) else { return };
         if let Some(left) = machine.shuts_down_in {
             // A guest whose writes are held cannot shut down.
             if left == 0 && !machine.in_flight {
-                let exit =
-                    Exit { boot_generation: machine.generation, reason: ExitReason::Stopped, at: self.now() };
+                let exit = fixture::exit(machine.generation, ExitReason::Stopped, self.now());
                 let site = self.sites.get_mut(name).unwrap();
                 site.machine = None;
                 if site.daemon_out == 0 {
@@ -346,283 +386,36 @@ impl World {
         self.sites.get_mut(name).unwrap().machine = Some(machine);
     }
 
-    fn keep(&mut self, name: &HostName) {
-        let act = self.sites.get_mut(name).unwrap().keeper.acts.pop_front();
-        if let Some(act) = act {
-            let said = format!("{name}: {act:?}");
-            let went_on = self.act(name, act);
-            self.note(if went_on { said } else { format!("{said}: broken off") });
-            if !went_on {
-                self.sites.get_mut(name).unwrap().keeper.acts.clear();
+    /// Where a machine on that host waits, if one does at that epoch.
+    fn waits_at(&self, host: &HostName, epoch: Epoch) -> Option<SocketAddr> {
+        let site = self.sites.get(host).filter(|site| site.dark == 0)?;
+        let waits = site.machine.as_ref().is_some_and(|m| m.stage == Stage::Incoming && m.epoch == epoch);
+        waits.then(|| SocketAddr::from(([10, 0, 0, 1], site.waits)))
+    }
+
+    /// QEMU sends a guest's memory, and stops it when it has.
+    fn send_memory(&mut self, name: &HostName) {
+        let Some(machine) = self.sites[name].machine.clone() else { return };
+        let Some(mut sending) = machine.sending.clone() else { return };
+        let waits = self.waits_at(&sending.host, machine.epoch.next()).is_some();
+        let broken = || SendPhase::Failed("the connection broke".into());
+        match (&sending.phase, waits) {
+            (SendPhase::Memory | SendPhase::AtSwitchover | SendPhase::Delivering, false) => {
+                sending.phase = broken();
             }
-            return;
-        }
-        let situation = self.situation(name);
-        let step = next(&situation);
-        self.say(name, &situation, &step);
-        let acts = acts(&step, &situation);
-        self.sites.get_mut(name).unwrap().keeper.acts = acts.into();
-    }
-
-    fn peer(&mut self, name: &HostName, host: &HostName) -> Peer {
-        let epoch = self.assignment().epoch;
-        let liveness = self.view.liveness(host);
-        let recorded = self.view.in_sync[&volume()].members.iter().find(|replica| &replica.host == host);
-        let boot = match liveness {
-            Liveness::Live(boot) => Some(boot),
-            Liveness::Lost => recorded.map(|replica| replica.boot_id),
-        };
-        let serves = boot.is_some_and(|boot| self.serves(host, epoch, boot));
-        let keeper = &mut self.sites.get_mut(name).unwrap().keeper;
-        let unserved = keeper.unserved.entry((host.clone(), epoch)).or_default();
-        *unserved = if serves { 0 } else { *unserved + 1 };
-        Peer { host: host.clone(), liveness, serves, gave_up: *unserved > HOLD_TICKS }
-    }
-
-    fn situation(&mut self, name: &HostName) -> Situation {
-        let (spec, assignment) = (self.spec().clone(), self.assignment().clone());
-        let report = self.view.guest_reports.get(&guest()).cloned();
-        self.learn(name, &assignment, report.as_ref());
-        let set = self.view.in_sync[&volume()].clone();
-        let owns = &assignment.host == name;
-        let peer = assignment.secondary.clone().filter(|_| owns).map(|host| self.peer(name, &host));
-        let former = set
-            .members
-            .iter()
-            .map(|replica| replica.host.clone())
-            .find(|host| owns && host != name && Some(host) != assignment.secondary.as_ref());
-        let former = former.map(|host| self.peer(name, &host));
-        let live = self.view.is_live(name);
-        let drop = self.view.drops.contains_key(&(name.clone(), volume()));
-        let site = &self.sites[name];
-        let boot = fixture::boot(name.as_str(), site.boot);
-        let cleanly = |report: &GuestReport| {
-            let own = report.epoch == assignment.epoch && &report.host == name && report.boot_id == boot;
-            let given = site.keeper.launched_at != Some(assignment.epoch)
-                && report.epoch.next() == assignment.epoch
-                && assignment
-                    .handed_over_by
-                    .as_ref()
-                    .is_some_and(|old| old.host == report.host && old.boot_id == report.boot_id);
-            let exit = site.keeper.exit.as_ref();
-            (own || given)
-                && exit.is_some_and(|exit| {
-                    exit.boot_generation == report.boot_generation && exit.reason == ExitReason::Stopped
-                })
-        };
-        Situation {
-            me: name.clone(),
-            boot,
-            ended_cleanly: report.as_ref().is_some_and(cleanly),
-            in_sync: [(volume(), set)].into(),
-            machine: site.machine.as_ref().map(|machine| facts(machine, site.keeper.target_boot, self)),
-            files: site.disk.iter().map(|_| volume()).collect(),
-            served: site
-                .served
-                .iter()
-                .map(|(epoch, served)| (volume(), (*served == boot).then_some(*epoch)))
-                .collect(),
-            dropped: drop.then(volume).into_iter().collect(),
-            peer,
-            former,
-            authority: if live { Authority::Session } else { Authority::None },
-            promised_until: None,
-            exit: site.keeper.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
-            not_before: None,
-            shutdown_asked_at: site.keeper.asked.then_some((self.now(), self.now())),
-            now: self.now(),
-            spec,
-            assignment,
-        }
-    }
-
-    /// As the daemon's keeper does: a new owner learns how the last run ended.
-    fn learn(&mut self, name: &HostName, assignment: &Assignment, report: Option<&GuestReport>) {
-        let site = self.sites.get_mut(name).unwrap();
-        let ran_here = site.keeper.launched_at == Some(assignment.epoch) || site.machine.is_some();
-        if &assignment.host == name
-            && !ran_here
-            && let Some(report) = report.filter(|r| &r.host != name && r.epoch < assignment.epoch)
-        {
-            site.keeper.exit = end_of_last_run(report);
-        }
-    }
-
-    fn say(&mut self, name: &HostName, s: &Situation, step: &Step) {
-        if &s.assignment.host != name {
-            return;
-        }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "what else is done depends on the machine alone")]
-        let state = match step {
-            Step::Rest { rest: Rest::Stopped, .. } => GuestState::Stopped,
-            Step::Rest { rest: Rest::Stuck(what), .. } => panic!("{name} is stuck: {what}"),
-            Step::Shutdown | Step::Rest { rest: Rest::Stopping, .. } | Step::End { .. } => {
-                GuestState::Stopping
+            (SendPhase::Memory, true) if sending.missing > 0 => sending.missing -= 1,
+            // It stops the guest when its disks are at rest.
+            (SendPhase::Memory, true) if !machine.in_flight => sending.phase = SendPhase::AtSwitchover,
+            (SendPhase::Delivering, true) => {
+                sending.phase = SendPhase::Delivered;
+                let there = self.site(&sending.host.clone()).machine.as_mut().expect("it waits");
+                there.stage = Stage::Arrived;
             }
-            _ if s.machine.is_some() => GuestState::Running,
-            _ if self.sites[name].keeper.failures >= 3 => GuestState::Failed,
-            _ => GuestState::Preparing,
-        };
-        let volumes = s.machine.iter().map(|machine| {
-            let mirrored = machine.mirrors.contains_key(&volume());
-            let both = s.in_sync[&volume()].members.len() > 1;
-            let state = match (mirrored, both) {
-                (true, true) => VolumeState::Mirroring,
-                (true, false) => VolumeState::Syncing,
-                (false, _) => VolumeState::Alone,
-            };
-            VolumeReport { volume: volume(), state, fill: None }
-        });
-        let exit = self.sites[name].keeper.exit.clone();
-        let generation = s.machine.as_ref().map(|machine| machine.boot_generation);
-        let report = GuestReport {
-            host: name.clone(),
-            boot_id: s.boot,
-            epoch: s.assignment.epoch,
-            boot_generation: generation
-                .or(exit.as_ref().map(|exit| exit.boot_generation))
-                .unwrap_or_default(),
-            since: s.now,
-            volumes: volumes.collect(),
-            exit,
-            ..fixture::report(&s.assignment, state)
-        };
-        self.view.guest_reports.insert(guest(), report);
-    }
-
-    /// One act. `false`: the step is broken off, and chosen anew.
-    fn act(&mut self, name: &HostName, act: Act) -> bool {
-        let assignment = self.assignment().clone();
-        let owns = &assignment.host == name && self.view.is_live(name);
-        let boot = fixture::boot(name.as_str(), self.sites[name].boot);
-        match act {
-            Act::Record(members) => {
-                if !owns {
-                    return false;
-                }
-                let members = members.into_iter().collect();
-                self.view
-                    .in_sync
-                    .insert(volume(), InSync { volume: volume(), epoch: assignment.epoch, members });
-            }
-            Act::SayStarting => return owns && self.say_starting(name, boot, &assignment),
-            Act::Launch => return self.launch(name, &assignment),
-            Act::AttachSame(replica) => return self.attach(name, &replica, assignment.epoch, 0),
-            Act::Attach(replica) => return self.attach(name, &replica, assignment.epoch, FILL_TICKS),
-            Act::Resume => {
-                if !self.view.is_live(name) {
-                    return false;
-                }
-                let Some(machine) = &mut self.site(name).machine else { return false };
-                machine.resumed = true;
-            }
-            Act::ForgetDrop => {
-                self.view.drops.remove(&(name.clone(), volume()));
-            }
-            Act::Withdraw => self.site(name).served = None,
-            Act::Flush => {
-                let disk = self.site(name).disk.as_mut().unwrap();
-                disk.stable = disk.cached;
-            }
-            Act::Ask => {
-                let site = self.site(name);
-                site.keeper.asked = true;
-                if let Some(machine) = &mut site.machine {
-                    machine.shuts_down_in.get_or_insert(SHUTDOWN_TICKS);
-                }
-            }
-            Act::Kill(reason) => self.kill(name, reason),
-            Act::Detach => {
-                let site = self.site(name);
-                site.keeper.target_boot = None;
-                if let Some(machine) = &mut site.machine {
-                    machine.mirror = None;
-                }
-            }
-            Act::Make => self.site(name).disk = Some(Disk { whole: false, cached: 0, stable: 0 }),
-            Act::Serve => self.site(name).served = Some((assignment.epoch, boot)),
-            Act::Delete => {
-                assert!(self.sites[name].served.is_none(), "{name} deletes a file that it serves");
-                self.site(name).disk = None;
-            }
+            (SendPhase::Memory | SendPhase::AtSwitchover, true)
+            | (SendPhase::Delivered | SendPhase::Failed(_), _) => {}
         }
-        true
-    }
-
-    fn site(&mut self, name: &HostName) -> &mut Site {
-        self.sites.get_mut(name).unwrap()
-    }
-
-    fn say_starting(&mut self, name: &HostName, boot: BootId, assignment: &Assignment) -> bool {
-        let generation = self.spec().boot_generation;
-        let site = self.site(name);
-        site.keeper.exit_before = site.keeper.exit.clone();
-        site.keeper.exit = site.keeper.exit.take().filter(|exit| exit.boot_generation != generation);
-        site.keeper.launched_at = Some(assignment.epoch);
-        site.keeper.asked = false;
-        let exit = site.keeper.exit.clone();
-        let report = GuestReport { boot_id: boot, exit, ..fixture::report(assignment, GuestState::Starting) };
-        self.view.guest_reports.insert(guest(), report);
-        true
-    }
-
-    fn launch(&mut self, name: &HostName, assignment: &Assignment) -> bool {
-        let epoch = assignment.epoch;
-        let twin = self.sites.values().any(|site| site.machine.as_ref().is_some_and(|m| m.epoch == epoch));
-        assert!(!twin, "{name} starts a second machine at epoch {epoch}");
-        let acknowledged = self.acknowledged;
-        let generation = self.spec().boot_generation;
-        let site = self.site(name);
-        if site.broken {
-            // It never ran, so the run before it is still the last one.
-            site.keeper.failures += 1;
-            site.keeper.exit = site.keeper.exit_before.take();
-            return false;
-        }
-        site.keeper.exit_before = None;
-        let disk = site.disk.expect("a machine needs a disk");
-        assert!(site.served.is_none(), "{name} starts on a replica that it serves");
-        assert!(
-            disk.whole && disk.cached >= acknowledged,
-            "{name} starts on {disk:?}, {acknowledged} is safe"
-        );
-        let machine =
-            Qemu { epoch, generation, resumed: false, mirror: None, in_flight: false, shuts_down_in: None };
-        site.machine = Some(machine);
-        true
-    }
-
-    fn attach(&mut self, name: &HostName, replica: &Replica, epoch: Epoch, missing: u32) -> bool {
-        if !self.serves(&replica.host, epoch, replica.boot_id) {
-            return false;
-        }
-        let (local, remote) = (self.sites[name].disk, self.sites[&replica.host].disk);
-        let (local, remote) = (local.unwrap(), remote.unwrap());
-        if missing == 0 {
-            assert!(
-                remote.whole && remote.cached == local.cached,
-                "{local:?} and {remote:?} are not the same"
-            );
-        } else {
-            self.site(&replica.host).disk.as_mut().unwrap().whole = false;
-        }
-        let mirror = MirrorTo { host: replica.host.clone(), epoch, boot: replica.boot_id, missing };
-        let site = self.site(name);
-        site.keeper.target_boot = Some(replica.boot_id);
-        if let Some(machine) = &mut site.machine {
-            machine.mirror = Some(mirror);
-        }
-        true
-    }
-
-    fn kill(&mut self, name: &HostName, reason: ExitReason) {
-        let at = self.now();
-        let site = self.site(name);
-        if let Some(machine) = site.machine.take()
-            && site.daemon_out == 0
-        {
-            site.keeper.exit = Some(Exit { boot_generation: machine.generation, reason, at });
-        }
+        self.note(format!("{name}: QEMU {:?}", sending.phase));
+        self.site(name).machine.as_mut().expect("it was there").sending = Some(sending);
     }
 
     fn lead(&mut self) {
@@ -671,34 +464,20 @@ impl World {
         let machines: Vec<_> = self.sites.iter().filter(|(_, site)| site.machine.is_some()).collect();
         assert_eq!(machines.len(), 1, "one machine runs");
         assert_eq!(machines[0].0, &assignment.host);
-        let secondary = assignment.secondary.clone().expect("a secondary is assigned");
+        let secondary = assignment.secondary.clone();
+        assert_eq!(secondary.is_some(), !self.spec().is_local());
         let set = &self.view.in_sync[&volume()];
-        for host in [&assignment.host, &secondary] {
+        for host in std::iter::once(&assignment.host).chain(&secondary) {
             let site = &self.sites[host];
             assert!(set.contains(host, fixture::boot(host.as_str(), site.boot)), "{host} is in sync");
             let disk = site.disk.expect("a replica has a file");
             assert!(disk.whole && disk.cached >= self.acknowledged, "{host} has {disk:?}");
         }
-        let mut expected = vec![assignment.host.as_str(), secondary.as_str()];
+        let pair = std::iter::once(&assignment.host).chain(&secondary);
+        let mut expected: Vec<&str> = pair.map(HostName::as_str).collect();
         expected.sort_unstable();
         assert_eq!(self.holders(), expected, "only these have a file");
         assert!(self.view.drops.is_empty(), "{:?}", self.view.drops);
-    }
-}
-
-fn facts(machine: &Qemu, target_boot: Option<BootId>, world: &World) -> MachineFacts {
-    let mirror = machine.mirror.as_ref().map(|mirror| {
-        let reachable = world.serves(&mirror.host, mirror.epoch, mirror.boot);
-        // A connection that is held says what it said before.
-        let state = if mirror.missing == 0 { Mirror::Ready } else { Mirror::Filling };
-        debug_assert!(reachable || machine.resumed);
-        (volume(), MirrorFacts { state, target_boot })
-    });
-    MachineFacts {
-        epoch: machine.epoch,
-        boot_generation: machine.generation,
-        resumed: machine.resumed,
-        mirrors: mirror.into_iter().collect(),
     }
 }
 
@@ -707,32 +486,8 @@ fn end_of_last_run(report: &GuestReport) -> Option<Exit> {
     if report.exit.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran) {
         return report.exit.clone();
     }
-    Some(Exit { boot_generation: ran, reason: ExitReason::Crashed, at: report.since })
+    Some(fixture::exit(ran, ExitReason::Crashed, report.since))
 }
 
-/// What a step consists of, in order.
-fn acts(step: &Step, s: &Situation) -> Vec<Act> {
-    let own = Replica { host: s.me.clone(), boot_id: s.boot };
-    match step {
-        Step::TakeOver { keep } => {
-            let members = keep.iter().cloned().chain([own]).collect();
-            vec![Act::Withdraw, Act::Flush, Act::Record(members)]
-        }
-        Step::ClaimAlone => vec![Act::Record(vec![own])],
-        Step::Start { mirror_to } => {
-            let attach = mirror_to.iter().cloned().map(Act::AttachSame);
-            [Act::SayStarting, Act::Launch].into_iter().chain(attach).chain([Act::Resume]).collect()
-        }
-        Step::Shutdown => vec![Act::Ask],
-        Step::End { why } => vec![Act::Kill(*why)],
-        Step::Attach { target, .. } => vec![Act::Attach(target.clone())],
-        Step::Admit { replica } => vec![Act::Record(vec![own, replica.clone()])],
-        Step::LetGo { .. } | Step::Detach { .. } => vec![Act::Record(vec![own]), Act::Detach],
-        Step::MakeReplica { .. } => vec![Act::Make],
-        Step::Serve { .. } => vec![Act::Serve],
-        Step::Withdraw { .. } => vec![Act::Withdraw],
-        Step::DropReplica { .. } => vec![Act::Withdraw, Act::Delete, Act::ForgetDrop],
-        Step::MakeVolumes { .. } | Step::DeleteVolumes => panic!("{step:?} has no place in a move"),
-        Step::Rest { .. } => vec![],
-    }
-}
+mod acts;
+mod keeper;

@@ -166,7 +166,7 @@ impl Story {
 
     fn arrives(&mut self, guest: &str) {
         let job = self.end_child(guest, JobState::Done, None);
-        let JobKind::MoveGuest { guest, to } = job.kind else { panic!("a move") };
+        let JobKind::MoveGuest { guest, to, .. } = job.kind else { panic!("a move") };
         let assignment = self.view.assignments.get_mut(&guest).unwrap();
         (assignment.host, assignment.secondary) = (to.host, to.secondary);
         let report = fixture::report(assignment, model::GuestState::Running);

@@ -1,7 +1,8 @@
 //! Kennel's own plans: few moves, each worth its cost.
 
 use super::*;
-use crate::snapshot::{GuestNeed, Load};
+use crate::search::careful::hope::Hopes;
+use crate::snapshot::{Bound, Group, GroupIx, GuestNeed, Load, Scope, Strength};
 
 /// A cluster of three hosts with eight cores each, and nine guests on the first, of which the first three are busy.
 fn busy_three() -> Snapshot {
@@ -106,4 +107,35 @@ fn the_number_of_threads_changes_nothing() {
         })
     };
     assert_eq!(threads(1), threads(3));
+}
+
+#[test]
+fn no_move_gains_more_than_its_guest_can_hope_for() {
+    for sample in samples() {
+        let (mut snapshot, _) = sample.make();
+        snapshot.guests[3].allowed = Some(vec![HostIx(1), HostIx(3)]);
+        snapshot.hosts[1].cores *= 2.0;
+        snapshot.hosts[2].memory /= 2;
+        let everybody = snapshot.guest_indices().take(9).collect();
+        let (rule, scope, strength) = ("together".to_owned(), Scope::Host, Strength::Must);
+        let group = GroupIx(snapshot.groups.len() as u32);
+        snapshot.groups.push(Group { rule, members: everybody, scope, bound: Bound::Together, strength });
+        snapshot.guests[..9].iter_mut().for_each(|guest| guest.groups.push(group));
+        for promise in [Promise::Nothing, Promise::Hosts(1), Promise::Hosts(2), Promise::Domain] {
+            let snapshot = Snapshot { promise, ..snapshot.clone() };
+            let packed = Packed::<8>::new(Kennel.terms(&snapshot).remove(0));
+            let mut state = State::new(&packed, &seats(snapshot.guests.iter().map(|guest| guest.place)));
+            for moves in [0, 3, 30] {
+                let settings = Settings { moves_max: Some(moves), ..Settings::default() };
+                super::super::careful::plan(&mut state, &settings);
+                let hopes = Hopes::new(&state);
+                for guest in 0..state.seats.len() {
+                    let found = state.best(&Price::EachMove, guest, &packed.targets);
+                    let Some(delta) = found.map(|found| found.delta) else { continue };
+                    let hope = hopes.of(&state, guest);
+                    assert!(delta >= hope, "{sample:?}, {promise:?}, {guest}: {delta} < {hope}");
+                }
+            }
+        }
+    }
 }

@@ -46,7 +46,7 @@ fn assert_close(a: f64, b: f64, name: &str) {
     assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{name}: {a} is not {b}");
 }
 
-fn any_seat<const K: usize>(state: &State<'_, K>, guest: usize, random: &mut Random) -> Seat {
+pub(super) fn any_seat<const K: usize>(state: &State<'_, K>, guest: usize, random: &mut Random) -> Seat {
     let host = random.below(state.hosts.len()) as u32;
     let old = state.seats[guest];
     if old.secondary == NOWHERE {

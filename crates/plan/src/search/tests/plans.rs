@@ -97,3 +97,41 @@ fn moves_run_together_only_when_they_share_no_host() {
         assert_eq!(hosts.len(), all, "{batch:?}");
     }
 }
+
+#[test]
+fn a_plan_of_few_moves_is_a_good_one() {
+    for sample in samples().chain([Sample::new(12, 150, Storage::Mirrored, Profile::Skew, 4)]) {
+        let (snapshot, facts) = sample.make();
+        let ganeti = Ganeti::new(&facts);
+        let full = balance(&snapshot, &ganeti, &Settings::default());
+        for most in [0, 1, 5, 20] {
+            let settings = Settings { moves_max: Some(most), ..Settings::default() };
+            let plan = balance(&snapshot, &ganeti, &settings);
+            assert!(plan.moves.len() <= most, "{sample:?}: {} moves", plan.moves.len());
+            let cut = full.moves.iter().take(most).map(|scored| scored.score_after);
+            let cut = cut.fold(full.score_before, f64::min);
+            assert!(plan.score_after <= cut + 1e-9, "{sample:?}: {} > {cut}", plan.score_after);
+            assert!(most == 0 || plan.score_after < plan.score_before, "{sample:?}, {most} moves");
+        }
+    }
+}
+
+#[test]
+fn guests_that_must_leave_do_not_crowd_beyond_a_soft_limit() {
+    for (hosts, guests, seed) in [(5, 60, 1), (5, 60, 2), (12, 200, 1), (12, 200, 2)] {
+        let (snapshot, mut facts) = Sample::new(hosts, guests, Storage::Shared, Profile::Drain, seed).make();
+        // Room for a little more than what there is, once it is spread.
+        let used: f64 = facts.guests.iter().map(|guest| guest.vcpus).sum();
+        let cores: f64 = facts.hosts.iter().filter(|host| !host.offline).map(|host| host.cores).sum();
+        facts.groups[0].vcpu_ratio = 1.2 * used / cores;
+        let plan = balance(&snapshot, &Ganeti::new(&facts), &Settings::default());
+        let mut loads = vec![0.0; hosts];
+        for (guest, place) in facts.guests.iter().zip(&plan.places) {
+            loads[place.unwrap().host.at()] += guest.vcpus;
+        }
+        for (host, load) in facts.hosts.iter().zip(loads).filter(|(host, _)| !host.offline) {
+            let most = facts.groups[0].vcpu_ratio * host.cores;
+            assert!(load <= most, "{hosts} hosts, seed {seed}: {load} of {most} virtual CPUs");
+        }
+    }
+}

@@ -2,8 +2,6 @@
 //! answer says what was asked, why not and what would work, and that nothing is left half made. Beside them the
 //! ordinary life of a guest, as its operator sees it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

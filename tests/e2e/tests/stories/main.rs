@@ -1,0 +1,9 @@
+//! Stories on labs, told through the `kennel` command as its user would. Labs mostly wait, so several are up at a time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod balancing;
+mod migrating;
+mod moving;
+mod refusals;
+mod survival;

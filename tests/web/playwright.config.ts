@@ -1,0 +1,26 @@
+// The page in Debian's Chromium, against a lab that the tests build with the kennel of this checkout.
+
+import { defineConfig } from "@playwright/test";
+import { CHROMIUM } from "./lab";
+
+export default defineConfig({
+  testDir: ".",
+  testMatch: "*.spec.ts",
+  // One lab takes the machine's cores; and the stories follow on each other.
+  workers: 1,
+  fullyParallel: false,
+  forbidOnly: true,
+  retries: 0,
+  timeout: 180_000,
+  expect: { timeout: 45_000 },
+  globalSetup: "./setup.ts",
+  reporter: [["list"]],
+  use: {
+    // The lab's certificate authority is its own.
+    ignoreHTTPSErrors: true,
+    actionTimeout: 20_000,
+    viewport: { width: 1360, height: 900 },
+    screenshot: "only-on-failure",
+    launchOptions: { executablePath: CHROMIUM, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] },
+  },
+});

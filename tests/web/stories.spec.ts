@@ -1,0 +1,203 @@
+// An operator's day: sign in, make a guest, type into it, lose a host, read why. One lab for all of it, in this order.
+
+import { address, type Guest, json, kennel, lab, settled, until } from "./lab";
+import { accessible, expect, go, shot, signIn, test } from "./page";
+
+const GUEST = "pet1";
+/** What the tiny image says when it is up. */
+const GREETING = "KENNEL-GUEST-UP";
+const PLACES = ["", "guests", `guests/${GUEST}`, "guests/new:", "hosts", "hosts/host2", "topology", "jobs", "events", "images", "networks", "volumes", "settings"];
+
+test("a wrong password is refused beside its field, and the right one opens the overview", async ({ page, expected }) => {
+  expected.push("401");
+  await page.goto(`${address("host1")}/`);
+  await accessible(page, "the way in");
+  await shot(page, "sign-in");
+  await page.getByLabel("Name").fill("ada");
+  await page.getByLabel("Password").fill("guess");
+  await page.keyboard.press("Enter");
+  await expect(page.locator("#password-wrong")).toContainText("The name or the password is wrong.");
+  await signIn(page, "host1");
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText("All is well.");
+  await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
+  const cookies = await page.context().cookies();
+  expect(cookies.map(({ httpOnly, secure, sameSite }) => [httpOnly, secure, sameSite])).toEqual([[true, true, "Strict"]]);
+  expect(await page.evaluate(() => document.cookie)).toBe("");
+});
+
+test("a guest is created in the form, boots in the serial console, and is typed into", async ({ page, expected }) => {
+  expected.push("422", "409");
+  await signIn(page, "host1");
+  await go(page, "guests/new:");
+  await page.getByLabel("Name").fill("Not A Name");
+  await page.getByRole("button", { name: "Create and start" }).click();
+  await expect(page.locator("#name-wrong")).toContainText("lower-case letters");
+  await page.getByLabel("Name").fill(GUEST);
+  await page.getByLabel("Address").fill("192.0.2.7");
+  await page.getByRole("button", { name: "Create and start" }).click();
+  await expect(page.locator("#address-wrong")).toBeVisible();
+  await shot(page, "create-refused");
+  await page.getByLabel("Address").fill("");
+  await page.getByRole("button", { name: "Create and start" }).click();
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText(GUEST);
+  await expect(page.locator(".head .state")).toHaveText("running");
+  await page.getByRole("link", { name: "Console" }).click();
+  const terminal = page.locator(".xterm-accessibility, .xterm-rows");
+  await expect(terminal.first()).toContainText(GREETING);
+  await page.locator(".xterm-helper-textarea").focus();
+  await page.keyboard.type("\n echo the answer is $((6*7))\n");
+  await expect(terminal.first()).toContainText("the answer is 42");
+  await shot(page, "console");
+  await settled(GUEST);
+  await expect(page.locator(".disk-head .state")).toHaveText("in sync");
+});
+
+test("a ticket opens one console, once", async ({ page, expected }) => {
+  expected.push("WebSocket");
+  await signIn(page, "host1");
+  const outcome = await page.evaluate(async (guest) => {
+    const answer = await fetch(`/v1/guests/${guest}/console-tickets`, { method: "POST" });
+    const { ticket } = (await answer.json()) as { ticket: string };
+    const open = () =>
+      new Promise<string>((done) => {
+        const socket = new WebSocket(`${location.origin.replace("http", "ws")}/v1/guests/${guest}/console?ticket=${ticket}`);
+        socket.onopen = () => {
+          socket.close();
+          done("open");
+        };
+        socket.onerror = () => done("refused");
+      });
+    return [await open(), await open()];
+  }, GUEST);
+  expect(outcome).toEqual(["open", "refused"]);
+});
+
+test("every place is accessible, in light and in dark", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host1");
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    // Colours that are just changing are neither the ones nor the others.
+    await page.reload();
+    for (const place of PLACES) {
+      await go(page, place);
+      await expect(page.locator("main h1")).toBeVisible();
+      await accessible(page, `#/${place} in ${colorScheme}`);
+      await shot(page, `${place.replace(/[/:]/g, "-") || "overview"}-${colorScheme}`);
+    }
+  }
+});
+
+test("on a phone nothing runs out of the window", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await page.setViewportSize({ width: 390, height: 844 });
+  await signIn(page, "host1");
+  for (const place of PLACES) {
+    await go(page, place);
+    await expect(page.locator("main h1")).toBeVisible();
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    expect(over, `#/${place} runs out of the window`).toBeLessThanOrEqual(0);
+    await shot(page, `${place.replace(/[/:]/g, "-") || "overview"}-phone`);
+  }
+  await page.getByRole("button", { name: "Menu" }).click();
+  await expect(page.getByRole("link", { name: "Topology" })).toBeVisible();
+});
+
+test("the keyboard alone is enough to stop and to start a guest", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host1");
+  await go(page, "guests");
+  await expect(page.getByRole("link", { name: GUEST })).toBeVisible();
+  await page.keyboard.press("/");
+  await page.keyboard.type(GUEST);
+  await page.getByRole("link", { name: GUEST }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Stop" }).focus();
+  await page.keyboard.press("Enter");
+  const dialog = page.getByRole("dialog");
+  await expect(dialog).toContainText("Everything that it serves is gone");
+  await shot(page, "stop");
+  await page.keyboard.press("Escape");
+  await expect(dialog).toBeHidden();
+  await page.getByRole("button", { name: "Stop" }).press("Enter");
+  await dialog.getByRole("button", { name: "Stop" }).press("Enter");
+  await expect(page.locator(".head .state")).toHaveText("stopped");
+  await page.getByRole("button", { name: "Start" }).press("Enter");
+  await page.getByRole("dialog").getByRole("button", { name: "Start" }).press("Enter");
+  await expect(page.locator(".head .state")).toHaveText("running");
+  await settled(GUEST);
+});
+
+test("what happens elsewhere is on the page within a second", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host1");
+  await go(page, "networks");
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText("Networks");
+  kennel(["network", "create", "storage", "--subnet", "10.91.0.0/24"]);
+  await expect(page.getByRole("heading", { name: "storage" })).toBeVisible({ timeout: 1_000 });
+  kennel(["network", "delete", "storage", "--yes"]);
+  await expect(page.getByRole("heading", { name: "storage" })).toBeHidden({ timeout: 1_000 });
+});
+
+test("a host that falls silent is said to be, and nothing pretends to be current", async ({ page, expected }) => {
+  expected.push("Failed to load", "ERR_");
+  await signIn(page, "host1");
+  lab("freeze", "host1", "kenneld");
+  await expect(page.getByRole("alert")).toContainText("Not current.", { timeout: 20_000 });
+  await expect(page.getByRole("heading", { level: 1 })).toHaveText("How the cluster is, is not known.");
+  await shot(page, "lost-connection");
+  lab("thaw", "host1", "kenneld");
+  await expect(page.getByRole("alert")).toBeHidden();
+  await until("the hosts to be online", () => json<{ phase: string }[]>("host", "list").every(({ phase }) => phase === "online"));
+  await settled(GUEST);
+});
+
+test("a host loses its power: the failover is watched, and why the guest is where it is can be read", async ({ page, context, expected }) => {
+  expected.push("Failed to load", "ERR_");
+  const { host, secondary } = await settled(GUEST);
+  if (!host || !secondary) throw new Error("the guest has no host");
+  const watching = ["host1", "host2", "host3"].find((name) => name !== host) ?? "host1";
+  await signIn(page, watching);
+  await go(page, "topology");
+  const pet = page.locator(`[data-guest="${GUEST}"]`);
+  await expect(pet).toHaveAttribute("data-host", host);
+  const overview = await context.newPage();
+  await overview.goto(`${address(watching)}/`);
+  await expect(overview.locator(".health")).toBeVisible();
+
+  lab("power-off", host);
+  await expect(page.locator(`.host-box.lost`)).toContainText(host);
+  await expect(overview.getByRole("heading", { level: 1 })).toContainText(`${host} is lost`);
+  await expect(overview.locator(".problems")).toContainText(`Host ${host} is lost.`.replace("Host", "host"), { ignoreCase: true });
+  await expect(pet).toHaveAttribute("data-host", secondary);
+  await expect(pet).toHaveClass(/moved/);
+  await shot(page, "failover-topology");
+  await shot(overview, "failover-overview");
+  await accessible(overview, "the overview of a cluster that lost a host");
+  await until("the guest to run again", () => json<Guest>("guest", "show", GUEST).phase === "running");
+  await expect(pet).toHaveClass(/good/);
+
+  await go(page, `guests/${GUEST}`);
+  const why = page.locator(".card", { has: page.getByRole("heading", { name: "Why it is where it is" }) });
+  await expect(why).toContainText(host);
+  await expect(why).toContainText(/lost|secondary|copy/);
+  await shot(page, "failover-why");
+  lab("power-on", host);
+  await settled(GUEST);
+  await expect(overview.getByRole("heading", { level: 1 })).toHaveText("All is well.");
+});
+
+test("a guest is deleted when its name is typed, and after signing out nothing is shown", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host1");
+  await go(page, `guests/${GUEST}`);
+  await page.getByRole("button", { name: "Delete" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog).toContainText("Nothing brings them back.");
+  await expect(dialog.getByRole("button", { name: "Delete for ever" })).toBeDisabled();
+  await dialog.getByLabel(`Type ${GUEST} to go on`).fill(GUEST);
+  await dialog.getByRole("button", { name: "Delete for ever" }).click();
+  await expect(page.getByText("There is no guest yet.")).toBeVisible();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await expect(page.getByRole("button", { name: "Sign in", exact: true })).toBeVisible();
+});

@@ -1,0 +1,77 @@
+// A terminal over a WebSocket: what the guest's serial port says, and what is typed.
+
+import { FitAddon } from "@xterm/addon-fit";
+import { Terminal } from "@xterm/xterm";
+import "@xterm/xterm/css/xterm.css";
+import { withoutInlineStyles } from "./styles";
+
+export interface TerminalHandle {
+  close: () => void;
+}
+
+interface Callbacks {
+  onOpen: () => void;
+  onEnd: (why: string) => void;
+}
+
+const SCROLLBACK_LINES = 5_000;
+
+export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: Callbacks): TerminalHandle {
+  const terminal = new Terminal({
+    allowProposedApi: false,
+    convertEol: false,
+    cursorBlink: true,
+    documentOverride: withoutInlineStyles(document),
+    fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
+    fontSize: 13,
+    lineHeight: 1.25,
+    screenReaderMode: true,
+    scrollback: SCROLLBACK_LINES,
+    theme: { background: "#10151300", foreground: "#dce5e0", cursor: "#8fd3b6", selectionBackground: "#2f6f58" },
+    allowTransparency: true,
+  });
+  const fit = new FitAddon();
+  terminal.loadAddon(fit);
+  terminal.open(box);
+  fit.fit();
+  const observer = new ResizeObserver(() => fit.fit());
+  observer.observe(box);
+  // Tab belongs to the guest, so there is another way out for who has no mouse.
+  terminal.attachCustomKeyEventHandler((event) => {
+    if (event.key === "Escape" && event.ctrlKey && event.shiftKey) {
+      document.getElementById("main")?.focus();
+      return false;
+    }
+    return true;
+  });
+
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const socket = new WebSocket(url);
+  socket.binaryType = "arraybuffer";
+  const encoder = new TextEncoder();
+  const send = (bytes: Uint8Array<ArrayBuffer>) => {
+    if (socket.readyState === WebSocket.OPEN) socket.send(bytes);
+  };
+  terminal.onData((text) => send(encoder.encode(text)));
+  terminal.onBinary((text) => send(Uint8Array.from(text, (char) => char.charCodeAt(0))));
+  socket.addEventListener("open", () => {
+    onOpen();
+    terminal.focus();
+  });
+  socket.addEventListener("message", (event: MessageEvent<ArrayBuffer | string>) => {
+    terminal.write(typeof event.data === "string" ? event.data : new Uint8Array(event.data));
+  });
+  let closed = false;
+  socket.addEventListener("close", (event) => {
+    if (!closed) onEnd(event.reason || (event.wasClean ? "" : "the connection broke, or the ticket was refused"));
+  });
+  return {
+    close: () => {
+      closed = true;
+      observer.disconnect();
+      socket.close();
+      terminal.dispose();
+    },
+  };
+}

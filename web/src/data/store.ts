@@ -1,0 +1,91 @@
+// What the page knows of the cluster: exactly what the stream said last, and whether that is still current.
+
+import { computed, signal } from "@preact/signals";
+import type {
+  ClusterStatus,
+  EventView,
+  GuestView,
+  HostUsage,
+  HostView,
+  ImageView,
+  JobView,
+  NetworkView,
+  RuleView,
+  SessionView,
+  UserView,
+} from "./types";
+
+export interface Kinds {
+  hosts: HostView;
+  guests: GuestView;
+  images: ImageView;
+  networks: NetworkView;
+  rules: RuleView;
+  jobs: JobView;
+  events: EventView;
+  users: UserView;
+  usage: HostUsage;
+  cluster: ClusterStatus;
+}
+
+type Map_<T> = ReadonlyMap<string, T>;
+const none = <T>() => signal<Map_<T>>(new Map());
+
+export const store = {
+  hosts: none<HostView>(),
+  guests: none<GuestView>(),
+  images: none<ImageView>(),
+  networks: none<NetworkView>(),
+  rules: none<RuleView>(),
+  jobs: none<JobView>(),
+  events: none<EventView>(),
+  users: none<UserView>(),
+  usage: none<HostUsage>(),
+  cluster: none<ClusterStatus>(),
+};
+
+export const status = computed(() => store.cluster.value.get("cluster"));
+
+export const byName = <T extends { name: string }>(a: T, b: T): number =>
+  a.name.localeCompare(b.name, undefined, { numeric: true });
+
+export const hosts = computed(() => [...store.hosts.value.values()].sort(byName));
+export const guests = computed(() => [...store.guests.value.values()]);
+/** The newest first; ids grow with time. */
+export const events = computed(() => [...store.events.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
+export const jobs = computed(() => [...store.jobs.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
+
+export const hasEnded = (job: JobView): boolean => ["done", "failed", "cancelled"].includes(job.state);
+export const runningJobs = computed(() => jobs.value.filter((job) => !hasEnded(job)));
+
+/** How the stream is. What is shown is current only while it is live. */
+export type Link =
+  | { state: "connecting" }
+  | { state: "live" }
+  | { state: "lost"; since: Date; why: string; retryAt: Date };
+export const link = signal<Link>({ state: "connecting" });
+export const isLive = computed(() => link.value.state === "live");
+
+/** Who is signed in; null: nobody; undefined: not known yet. */
+export const session = signal<SessionView | null | undefined>(undefined);
+
+export interface Message {
+  items: { [K in keyof Kinds]?: Record<string, Kinds[K]> };
+  gone?: { [K in keyof Kinds]?: string[] };
+}
+
+function applyKind<K extends keyof Kinds>(kind: K, message: Message, fresh: boolean): void {
+  const items = message.items[kind];
+  const gone = message.gone?.[kind];
+  if (!fresh && items === undefined && gone === undefined) return;
+  const target = store[kind] as unknown as { value: Map_<Kinds[K]> };
+  const next = fresh ? new Map<string, Kinds[K]>() : new Map(target.value);
+  for (const id of gone ?? []) next.delete(id);
+  for (const [id, item] of Object.entries(items ?? {})) next.set(id, item as Kinds[K]);
+  target.value = next;
+}
+
+/** Takes a message in, all of it at once. A snapshot replaces everything that was known. */
+export function apply(message: Message, isSnapshot: boolean): void {
+  for (const kind of Object.keys(store) as (keyof Kinds)[]) applyKind(kind, message, isSnapshot);
+}

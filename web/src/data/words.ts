@@ -1,0 +1,68 @@
+// Numbers, sizes and times as people read them. The same forms as the kennel command's.
+
+import { signal } from "@preact/signals";
+
+const UNITS: [number, string][] = [
+  [2 ** 40, "T"],
+  [2 ** 30, "G"],
+  [2 ** 20, "M"],
+  [2 ** 10, "K"],
+];
+
+/** As in `512M`, and `1.5G` for what is not whole. */
+export function size(bytes: number): string {
+  const unit = UNITS.find(([unit]) => bytes >= unit);
+  if (!unit) return `${Math.round(bytes)}`;
+  const amount = bytes / unit[0];
+  return `${Number.isInteger(amount) ? amount : amount.toFixed(1)}${unit[1]}`;
+}
+
+/** What somebody typed as a size; null: it is none. */
+export function parseSize(text: string): number | null {
+  const match = /^\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*$/i.exec(text);
+  if (!match?.[1]) return null;
+  const exponent = { "": 0, k: 10, m: 20, g: 30, t: 40 }[(match[2] ?? "").toLowerCase()] ?? 0;
+  return Number(match[1]) * 2 ** exponent;
+}
+
+export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
+export const percent = (part: number, whole: number): number => (whole > 0 ? Math.min(100, (100 * part) / whole) : 0);
+
+/** Moves on by itself, so that what is relative to it does. */
+export const now = signal(Date.now());
+setInterval(() => {
+  if (document.visibilityState === "visible") now.value = Date.now();
+}, 1000);
+
+const STEPS: [number, string][] = [
+  [86_400, "d"],
+  [3_600, "h"],
+  [60, "min"],
+];
+
+/** As in `3 min ago`. */
+export function ago(at: string, from: number): string {
+  const seconds = Math.max(0, Math.round((from - Date.parse(at)) / 1000));
+  if (seconds < 5) return "just now";
+  const step = STEPS.find(([unit]) => seconds >= unit);
+  return step ? `${Math.floor(seconds / step[0])} ${step[1]} ago` : `${seconds} s ago`;
+}
+
+export function duration(seconds: number): string {
+  const step = STEPS.find(([unit]) => seconds >= unit);
+  return step ? `${Math.floor(seconds / step[0])} ${step[1]}` : `${Math.max(0, Math.round(seconds))} s`;
+}
+
+export const clock = (at: string | Date): string =>
+  new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const moment = (at: string): string =>
+  new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+
+/** The first letter large, unless a name stands there, which is written as it is. */
+export function capital(text: string): string {
+  const first = text.split(/[\s,]/)[0] ?? "";
+  return /[\d-]/.test(first) ? text : text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** In percent of one core, or in cores. */
+export const cores = (cpu: number): string => (cpu < 0.995 ? `${Math.round(cpu * 100)}%` : `${cpu.toFixed(1)} cores`);

@@ -1,0 +1,265 @@
+// One guest: its state and what can be done, its disks and who holds their copies, why it is where it is.
+
+import { useEffect, useState } from "preact/hooks";
+import { ConsolePanel } from "../console/panel";
+import { get, problemOf } from "../data/api";
+import { events, isLive, jobs, store } from "../data/store";
+import type { GuestView as Guest, Problem, VolumeView, WhyView } from "../data/types";
+import { capital, cores, percent, size } from "../data/words";
+import { Ago, Bar, Button, Card, Empty, Facts, Head, HostLink, State, Tags } from "../parts/basic";
+import { Chart } from "../parts/chart";
+import { Refusal } from "../parts/dialog";
+import { Icon } from "../parts/icon";
+import { EventList } from "./events";
+import { type Deed, GuestDeed } from "./guest-deeds";
+import { addressesOf, imageOf } from "./guests";
+import { JobRow } from "./jobs";
+
+const EVENTS_SHOWN = 12;
+const JOBS_SHOWN = 4;
+
+export function GuestView({ name, part }: { name: string; part: string | undefined }) {
+  const [deed, setDeed] = useState<Deed | null>(null);
+  const guest = store.guests.value.get(name);
+  if (!guest) {
+    return (
+      <>
+        <Head title={name} />
+        <Empty>
+          There is no guest {name}, or no more. <a href="#/guests">All guests</a>
+        </Empty>
+      </>
+    );
+  }
+  const consoleOpen = part === "console";
+  return (
+    <>
+      <Head title={name} note={<Phase guest={guest} />}>
+        <Deeds guest={guest} consoleOpen={consoleOpen} onDeed={setDeed} />
+      </Head>
+      {guest.message && <p class={guest.phase === "failed" ? "message bad" : "message"}>{guest.message}</p>}
+      {consoleOpen && <ConsolePanel guest={name} />}
+      <div class="columns">
+        <div>
+          <Disks volumes={guest.volumes} />
+          <Why guest={guest} />
+          <Events name={name} />
+        </div>
+        <div>
+          <About guest={guest} />
+          <Charts guest={guest} />
+          <Jobs name={name} />
+        </div>
+      </div>
+      {deed && <GuestDeed deed={deed} guest={guest} onClose={() => setDeed(null)} />}
+    </>
+  );
+}
+
+function Phase({ guest }: { guest: Guest }) {
+  return (
+    <>
+      <State of={guest.phase} />
+      {guest.host && (
+        <span>
+          on <HostLink name={guest.host} />
+        </span>
+      )}
+      {guest.report && (
+        <span class="faint">
+          since <Ago at={guest.report.since} />
+        </span>
+      )}
+    </>
+  );
+}
+
+function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: boolean; onDeed: (deed: Deed) => void }) {
+  const runs = guest.spec.power === "running";
+  const off = !isLive.value || guest.phase === "deleting";
+  const to = consoleOpen ? `#/guests/${guest.name}` : `#/guests/${guest.name}/console`;
+  return (
+    <>
+      <a class="button main" href={to}>
+        <Icon name="console" /> {consoleOpen ? "Close the console" : "Console"}
+      </a>
+      {runs ? (
+        <>
+          <Button disabled={off} onClick={() => onDeed("restart")}>
+            Restart
+          </Button>
+          <Button disabled={off} onClick={() => onDeed("stop")}>
+            Stop
+          </Button>
+        </>
+      ) : (
+        <Button disabled={off} onClick={() => onDeed("start")}>
+          Start
+        </Button>
+      )}
+      <Button disabled={off} onClick={() => onDeed("move")}>
+        Move
+      </Button>
+      <Button disabled={off} kind="danger" onClick={() => onDeed("delete")}>
+        Delete
+      </Button>
+    </>
+  );
+}
+
+function Disks({ volumes }: { volumes: VolumeView[] }) {
+  return (
+    <Card title="Disks">
+      {volumes.length === 0 && <Empty>It has no disk.</Empty>}
+      {volumes.map((volume) => (
+        <div key={volume.id} class="disk">
+          <div class="disk-head">
+            <strong>Disk {volume.disk}</strong>
+            <span class="faint">
+              {size(volume.size)}, {volume.pool}
+            </span>
+            <State of={volume.phase} />
+          </div>
+          {volume.fill && (
+            <Bar
+              share={percent(volume.fill.done, volume.fill.total)}
+              label={`second copy: ${Math.round(percent(volume.fill.done, volume.fill.total))}% filled`}
+            />
+          )}
+          <ul class="replicas">
+            {volume.replicas.map((replica) => (
+              <li key={replica.host} class={replica.in_sync ? "in-sync" : ""}>
+                <HostLink name={replica.host} />
+                <span class="faint">{replica.role}</span>
+                <State
+                  of={replica.in_sync ? "in-sync" : "degraded"}
+                  text={replica.in_sync ? "holds every write" : "not in sync"}
+                />
+              </li>
+            ))}
+          </ul>
+        </div>
+      ))}
+    </Card>
+  );
+}
+
+/** Asked for anew whenever the guest is somewhere else. */
+function Why({ guest }: { guest: Guest }) {
+  const [why, setWhy] = useState<WhyView | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const place = `${guest.host} ${guest.secondary} ${guest.phase}`;
+  useEffect(() => {
+    let current = true;
+    get<WhyView>(`/v1/guests/${guest.name}/why`).then(
+      (answer) => {
+        if (!current) return;
+        setWhy(answer);
+        setProblem(null);
+      },
+      (error: unknown) => current && setProblem(problemOf(error)),
+    );
+    return () => {
+      current = false;
+    };
+  }, [place]);
+  const now = guest.assignment?.why;
+  return (
+    <Card title="Why it is where it is">
+      {now && !why?.because.includes(now) && <p class="why-now">{capital(now)}.</p>}
+      <Refusal problem={problem} />
+      {why && (
+        <>
+          <ul class="because">
+            {why.because.map((text) => (
+              <li key={text}>{capital(text)}</li>
+            ))}
+            {why.rules.map((text) => (
+              <li key={text}>{capital(text)}</li>
+            ))}
+          </ul>
+          {why.cannot_move && <p class="note">Not moved now: {why.cannot_move}.</p>}
+          {Object.keys(why.others).length > 0 && (
+            <>
+              <h3>Elsewhere</h3>
+              <dl class="others">
+                {Object.entries(why.others).map(([host, text]) => (
+                  <div key={host}>
+                    <dt>
+                      <HostLink name={host} />
+                    </dt>
+                    <dd>{text}</dd>
+                  </div>
+                ))}
+              </dl>
+            </>
+          )}
+        </>
+      )}
+    </Card>
+  );
+}
+
+function About({ guest }: { guest: Guest }) {
+  const { spec, report, assignment } = guest;
+  const addresses = addressesOf(guest);
+  const nics = spec.nics.map((nic) => `${nic.network} (${nic.mac})`).join(", ");
+  return (
+    <Card title="About">
+      <Facts
+        of={[
+          [
+            "Address",
+            addresses.length > 0 ? <span class="mono">{addresses.join(", ")}</span> : <span class="faint">none</span>,
+          ],
+          ["Memory", size(spec.memory)],
+          ["CPUs", spec.vcpus],
+          ["Image", imageOf(guest) ?? "none"],
+          ["Network", nics || "none"],
+          ["Second copy on", guest.secondary ? <HostLink name={guest.secondary} /> : <span class="faint">none</span>],
+          ["Placement", assignment ? `epoch ${assignment.epoch}` : "none yet"],
+          ["Runs with", report?.accelerator ?? "not known"],
+          ["Priority", spec.priority],
+          ["Tags", <Tags tags={spec.tags} />],
+          ["Made", <Ago at={spec.created_at} />],
+        ]}
+      />
+    </Card>
+  );
+}
+
+function Charts({ guest }: { guest: Guest }) {
+  const key = `guest/${guest.name}`;
+  return (
+    <Card title="Load" more={<span class="faint">since this page was opened</span>}>
+      <div class="charts">
+        <Chart of={key} what="cpu" title="CPU" say={cores} top={guest.spec.vcpus} />
+        <Chart of={key} what="memory" title="Memory" say={size} top={guest.spec.memory} />
+        <Chart of={key} what="disk" title="Disk" say={(value) => `${size(value)}/s`} />
+        <Chart of={key} what="network" title="Network" say={(value) => `${size(value)}/s`} />
+      </div>
+    </Card>
+  );
+}
+
+function Events({ name }: { name: string }) {
+  const mine = events.value.filter((event) => event.subject === `guest/${name}`);
+  return (
+    <Card title="Events">
+      <EventList events={mine.slice(0, EVENTS_SHOWN)} plain />
+    </Card>
+  );
+}
+
+/** The jobs that name it. */
+function Jobs({ name }: { name: string }) {
+  const mine = jobs.value.filter((job) => job.what.split(" ").includes(name));
+  if (mine.length === 0) return null;
+  return (
+    <Card title="Jobs">
+      {mine.slice(0, JOBS_SHOWN).map((job) => (
+        <JobRow key={job.id} job={job} />
+      ))}
+    </Card>
+  );
+}
