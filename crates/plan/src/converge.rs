@@ -31,7 +31,7 @@
 //! is mirrored from its first write, and nothing is copied. Otherwise it goes on alone, and fills the old owner's
 //! replica from the beginning.
 //!
-//! A handover while the guest runs stands in [`live`].
+//! A handover while the guest runs stands in `converge/live.rs`.
 //!
 //! [`HOLD_MAX`]: crate::limits::HOLD_MAX
 

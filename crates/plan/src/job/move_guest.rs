@@ -13,7 +13,7 @@
 //! one is ready to be filled. Nobody is told to delete a replica before the new pair is in sync.
 //!
 //! The guest stands still while it changes its host: for some tenths of a second if it is sent while it runs, which
-//! is what happens unless somebody asks for a restart or it does not run; see [`handover`].
+//! is what happens unless somebody asks for a restart or it does not run; see `handover.rs`.
 //!
 //! Everything that a step needs stands in the records: the assignment says what was asked for, the in-sync sets
 //! and reports what has come of it, and [`Moving`] where the guest came from. An epoch that this move did not
