@@ -4,7 +4,7 @@
 //! daemon's; so they are copied, each time a member starts, into the run directory:
 //!
 //! ```text
-//!     <run dir>/tls ──► tls-<fingerprint>/    ca-cert.pem, {server,client}-{cert,key}.pem
+//!     <run dir>/tls ──► tls-<fingerprint>/    ca-cert.pem, dh-params.pem, {server,client}-{cert,key}.pem
 //! ```
 //!
 //! The link is replaced as a whole: nobody ever reads a certificate with the key of another one. Whoever has
@@ -31,6 +31,19 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// Readable by the guests' user through its group, and by nobody else.
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
+
+/// The group ffdhe2048 of RFC 7919, appendix A.1. Our keys need none, and without the file QEMU draws a group of its own
+/// each time it sets up a server, which takes seconds.
+const DH_PARAMS: &str = "\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+";
 
 /// Where QEMU finds the certificates of this host, once it is a member.
 pub fn files(config: &Config) -> TlsFiles {
@@ -70,9 +83,10 @@ fn fill(folder: &Path, identity: &HostIdentity, group: Option<u32>) -> std::io::
     let private = Permissions::from_mode(0o700);
     std::fs::create_dir(folder)?;
     std::fs::set_permissions(folder, private)?;
-    let (certificate, key) = (&identity.certificate, &identity.key);
+    let (certificate, key) = (identity.certificate.as_str(), identity.key.as_str());
     let files = [
-        ("ca-cert.pem", &identity.ca),
+        ("ca-cert.pem", identity.ca.as_str()),
+        ("dh-params.pem", DH_PARAMS),
         ("server-cert.pem", certificate),
         ("server-key.pem", key),
         ("client-cert.pem", certificate),
@@ -147,7 +161,9 @@ mod tests {
             ("two".into(), "the key of two".into())
         );
         assert_eq!(names(run_dir.path()), ["tls", "tls-2"]);
-        let files = ["ca-cert.pem", "client-cert.pem", "client-key.pem", "server-cert.pem", "server-key.pem"];
+        let keys =
+            ["client-cert.pem", "client-key.pem", "dh-params.pem", "server-cert.pem", "server-key.pem"];
+        let files = [&["ca-cert.pem"], &keys[..]].concat();
         assert_eq!(names(&run_dir.path().join("tls")), files);
         let mode = |name: &str| run_dir.path().join("tls").join(name).metadata().unwrap().mode() & 0o777;
         assert_eq!((mode("server-key.pem"), mode(".")), (0o640, 0o750));
