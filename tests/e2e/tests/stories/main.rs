@@ -6,4 +6,5 @@ mod balancing;
 mod migrating;
 mod moving;
 mod refusals;
+mod story;
 mod survival;

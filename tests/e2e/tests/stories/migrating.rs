@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use e2e::lab::{LIMIT, Lab};
+use e2e::lab::LIMIT;
 use e2e::moves::Move;
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
 use e2e::wait;
 
-const HOSTS: u32 = 3;
+use crate::story::{HOSTS, Story};
+
+/// Small, so that it is filled quickly.
+const DISK: &[&str] = &["--disk", "256M"];
 
 /// How long a phase of a move is waited for. One that a death before it kept from coming is struck late.
 const PHASE_WITHIN: Duration = Duration::from_secs(20);
@@ -66,21 +69,7 @@ enum Victim {
     TargetHost,
 }
 
-struct Story {
-    lab: Lab,
-}
-
 impl Story {
-    fn begin(name: &str) -> Story {
-        Story { lab: Lab::up(name, HOSTS).unwrap() }
-    }
-
-    fn recorder(&self) -> Recorder<'_> {
-        let recorder = Recorder::start(&self.lab, "web1", &["--disk", "256M"]).unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
-        recorder
-    }
-
     /// Moves the guest to its secondary's host, and strikes when it is that far.
     fn strike(&self, recorder: &Recorder<'_>, phase: Phase, victim: Victim) {
         let lab = &self.lab;
@@ -132,24 +121,22 @@ impl Story {
     }
 
     fn strike_all(&self, victims: &[Victim]) {
-        let recorder = self.recorder();
+        let recorder = self.recorder(DISK);
         let watch = OwnerWatch::start(&[recorder.id()]);
         for victim in victims {
             for phase in Phase::ALL {
                 self.strike(&recorder, phase, *victim);
             }
-            recorder.verify().unwrap();
-            self.lab.wait_for_sync("web1").unwrap();
+            self.verify(&recorder);
         }
-        watch.verify().unwrap();
-        self.lab.assert_no_errors(HOSTS).unwrap();
+        self.end(watch);
     }
 }
 
 #[test]
 fn a_guest_moves_there_and_back_with_its_connections_open() {
     let story = Story::begin("e2e-live");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     let serve = "busybox nc -l -p 7 -e cat </dev/null >/dev/null 2>&1 &";
@@ -175,15 +162,14 @@ fn a_guest_moves_there_and_back_with_its_connections_open() {
     let output = probe.wait_with_output().unwrap();
     eprintln!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    recorder.verify().unwrap();
-    watch.verify().unwrap();
-    lab.assert_no_errors(HOSTS).unwrap();
+    story.verify(&recorder);
+    story.end(watch);
 }
 
 #[test]
 fn a_guest_that_is_too_quick_stays_and_one_that_is_cancelled_too() {
     let story = Story::begin("e2e-stays");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     let starts = recorder.reports().found.len();
@@ -222,9 +208,8 @@ fn a_guest_that_is_too_quick_stays_and_one_that_is_cancelled_too() {
         assert!(why.contains("Postcopy is not supported"), "{why}");
     }
     recorder.wait_for_more(5).unwrap();
-    recorder.verify().unwrap();
-    watch.verify().unwrap();
-    lab.assert_no_errors(HOSTS).unwrap();
+    story.verify(&recorder);
+    story.end(watch);
 }
 
 #[test]

@@ -3,30 +3,18 @@
 //! that every acknowledged record is there, that both replicas are in sync in the end, and that no old replica is
 //! left behind.
 
-use e2e::lab::{LIMIT, Lab};
+use e2e::lab::LIMIT;
 use e2e::moves::Move;
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
 use e2e::wait;
 
-const HOSTS: u32 = 3;
+use crate::story::{HOSTS, Story};
 
-/// A lab with one recorder that is mirrored and in sync.
-struct Story {
-    lab: Lab,
-}
+/// Small, so that it is filled quickly.
+const DISK: &[&str] = &["--disk", "256M"];
 
 impl Story {
-    fn begin(name: &str) -> Story {
-        Story { lab: Lab::up(name, HOSTS).unwrap() }
-    }
-
-    fn recorder(&self) -> Recorder<'_> {
-        let recorder = Recorder::start(&self.lab, "web1", &["--disk", "256M"]).unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
-        recorder
-    }
-
     /// Where the guest is, and the host that has no part in it.
     fn places(&self) -> (String, String, String) {
         let (owner, secondary) = self.lab.places("web1").unwrap();
@@ -37,12 +25,10 @@ impl Story {
 
     /// The end of every story: all hosts are online, the guest is in sync where it should be, nothing is missing,
     /// and only the hosts that mirror it have its disk.
-    fn end(&self, recorder: &Recorder<'_>, watch: OwnerWatch, (owner, secondary): (&str, &str)) {
-        self.lab.wait_for_hosts_online(HOSTS as usize).unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
+    fn end_at(&self, recorder: &Recorder<'_>, watch: OwnerWatch, (owner, secondary): (&str, &str)) {
+        self.settle();
         assert_eq!(self.lab.places("web1").unwrap(), (owner.to_owned(), secondary.to_owned()));
-        recorder.verify().unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
+        self.verify(recorder);
         wait("old replicas to be gone", LIMIT, || {
             let mut holders = self.lab.holders("web1")?;
             holders.sort();
@@ -51,15 +37,14 @@ impl Story {
             Ok((holders == expected).then_some(()))
         })
         .unwrap();
-        watch.verify().unwrap();
-        self.lab.assert_no_errors(HOSTS).unwrap();
+        self.end(watch);
     }
 }
 
 #[test]
 fn the_replicas_swap_their_roles() {
     let story = Story::begin("e2e-swap");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, _) = story.places();
     let fills = lab.events("volume-syncing", "guest/web1").unwrap();
@@ -77,13 +62,13 @@ fn the_replicas_swap_their_roles() {
     let told = lab.events("guest-moved", "guest/web1").unwrap();
     assert!(told.len() == 2 && told.iter().all(|event| event.contains("it was down for")), "{told:?}");
     eprintln!("{}", told.join("\n"));
-    story.end(&recorder, watch, (&owner, &secondary));
+    story.end_at(&recorder, watch, (&owner, &secondary));
 }
 
 #[test]
 fn a_stopped_guest_changes_its_host_at_once() {
     let story = Story::begin("e2e-stopped");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, third) = story.places();
     lab.kennel(&["guest", "stop", "web1"]).unwrap();
@@ -98,13 +83,13 @@ fn a_stopped_guest_changes_its_host_at_once() {
     lab.kennel(&["guest", "start", "web1"]).unwrap();
     recorder.wait_for_more(5).unwrap();
     assert_eq!(lab.events("volume-syncing", "guest/web1").unwrap(), fills, "nothing was copied");
-    story.end(&recorder, watch, (&secondary, &owner));
+    story.end_at(&recorder, watch, (&secondary, &owner));
 }
 
 #[test]
 fn the_guest_goes_to_a_third_host() {
     let story = Story::begin("e2e-third");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, third) = story.places();
     let moved = Move::start(lab, "web1", &["--to", &third, "--secondary", &secondary]).unwrap();
@@ -114,13 +99,13 @@ fn the_guest_goes_to_a_third_host() {
     // Its secondary alone, to where it came from.
     let moved = Move::start(lab, "web1", &["--secondary", &owner]).unwrap();
     assert_eq!(moved.wait_for_end().unwrap()["state"], "done");
-    story.end(&recorder, watch, (&third, &owner));
+    story.end_at(&recorder, watch, (&third, &owner));
 }
 
 #[test]
 fn a_host_that_cannot_be_filled_costs_the_guest_nothing() {
     let story = Story::begin("e2e-unfilled");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, third) = story.places();
     lab.lab(&["freeze", &third, "qemu-storage-daemon"]).unwrap();
@@ -136,13 +121,13 @@ fn a_host_that_cannot_be_filled_costs_the_guest_nothing() {
     assert_eq!(lab.places("web1").unwrap(), (owner.clone(), secondary.clone()));
     assert!(lab.events("volume-alone", "guest/web1").unwrap().is_empty(), "it was mirrored all the time");
     lab.lab(&["thaw", &third, "qemu-storage-daemon"]).unwrap();
-    story.end(&recorder, watch, (&owner, &secondary));
+    story.end_at(&recorder, watch, (&owner, &secondary));
 }
 
 #[test]
 fn the_new_secondarys_host_loses_power_while_it_is_filled() {
     let story = Story::begin("e2e-filling");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, third) = story.places();
     lab.write_noise("web1", 64).unwrap();
@@ -160,13 +145,13 @@ fn the_new_secondarys_host_loses_power_while_it_is_filled() {
     lab.full_speed(&owner).unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["power-on", &third]).unwrap();
-    story.end(&recorder, watch, (&owner, &secondary));
+    story.end_at(&recorder, watch, (&owner, &secondary));
 }
 
 #[test]
 fn the_guests_host_loses_power_while_it_hands_over() {
     let story = Story::begin("e2e-handover");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, _) = story.places();
     let moved = Move::start(lab, "web1", &["--to", &secondary, "--restart"]).unwrap();
@@ -181,13 +166,13 @@ fn the_guests_host_loses_power_while_it_hands_over() {
     assert_eq!(lab.guest("web1").unwrap()["host"], secondary.as_str());
     moved.wait_for_end().unwrap();
     lab.lab(&["power-on", &owner]).unwrap();
-    story.end(&recorder, watch, (&secondary, &owner));
+    story.end_at(&recorder, watch, (&secondary, &owner));
 }
 
 #[test]
 fn the_guests_host_loses_power_while_another_secondary_is_made_ready() {
     let story = Story::begin("e2e-replace");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, third) = story.places();
     lab.lab(&["freeze", &third, "qemu-storage-daemon"]).unwrap();
@@ -202,13 +187,13 @@ fn the_guests_host_loses_power_while_another_secondary_is_made_ready() {
     assert_eq!(moved.wait_for_end().unwrap()["state"], "failed");
     lab.lab(&["thaw", &third, "qemu-storage-daemon"]).unwrap();
     lab.lab(&["power-on", &owner]).unwrap();
-    story.end(&recorder, watch, (&secondary, &owner));
+    story.end_at(&recorder, watch, (&secondary, &owner));
 }
 
 #[test]
 fn the_secondarys_host_loses_power_while_it_is_handed_to() {
     let story = Story::begin("e2e-heir");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary, _) = story.places();
     // Its kernel is held so that the handover stays pending.
@@ -225,13 +210,13 @@ fn the_secondarys_host_loses_power_while_it_is_handed_to() {
     recorder.wait_for_more(20).unwrap();
     assert_eq!(lab.guest("web1").unwrap()["host"], owner.as_str(), "it goes on where it was");
     lab.lab(&["power-on", &secondary]).unwrap();
-    story.end(&recorder, watch, (&owner, &secondary));
+    story.end_at(&recorder, watch, (&owner, &secondary));
 }
 
 #[test]
 fn a_daemon_dies_each_time_the_move_gets_on() {
     let story = Story::begin("e2e-restless");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(DISK));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, _, third) = story.places();
     let moved = Move::start(lab, "web1", &["--to", &third]).unwrap();
@@ -245,5 +230,5 @@ fn a_daemon_dies_each_time_the_move_gets_on() {
     assert!(round >= 3, "every daemon died once");
     assert_eq!(moved.wait_for_end().unwrap()["state"], "done");
     recorder.wait_for_more(5).unwrap();
-    story.end(&recorder, watch, (&third, &owner));
+    story.end_at(&recorder, watch, (&third, &owner));
 }

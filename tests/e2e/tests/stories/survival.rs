@@ -3,44 +3,26 @@
 
 use std::time::Duration;
 
-use e2e::lab::{LIMIT, Lab};
+use e2e::lab::LIMIT;
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
 use e2e::wait;
 
-const HOSTS: u32 = 3;
-
-/// A lab with one recorder that is mirrored and in sync, and a watch on its machines.
-struct Story {
-    lab: Lab,
-}
+use crate::story::{HOSTS, Story};
 
 impl Story {
-    fn begin(name: &str) -> Story {
-        Story { lab: Lab::up(name, HOSTS).unwrap() }
-    }
-
-    fn recorder(&self) -> Recorder<'_> {
-        let recorder = Recorder::start(&self.lab, "web1", &[]).unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
-        recorder
-    }
-
-    /// The end of every story: all hosts are online, the guest is in sync, nothing is missing.
-    fn end(&self, recorder: &Recorder<'_>, watch: OwnerWatch) {
-        self.lab.wait_for_hosts_online(HOSTS as usize).unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
-        recorder.verify().unwrap();
-        self.lab.wait_for_sync("web1").unwrap();
-        watch.verify().unwrap();
-        self.lab.assert_no_errors(HOSTS).unwrap();
+    /// The end of every story here: the guest is in sync, and nothing is missing.
+    fn end_in_sync(&self, recorder: &Recorder<'_>, watch: OwnerWatch) {
+        self.settle();
+        self.verify(recorder);
+        self.end(watch);
     }
 }
 
 #[test]
 fn the_guests_host_loses_power() {
     let story = Story::begin("e2e-host");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["power-off", &owner]).unwrap();
@@ -51,13 +33,13 @@ fn the_guests_host_loses_power() {
     .unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["power-on", &owner]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn the_secondarys_host_loses_power() {
     let story = Story::begin("e2e-secondary");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["power-off", &secondary]).unwrap();
@@ -65,13 +47,13 @@ fn the_secondarys_host_loses_power() {
     assert_eq!(lab.places("web1").unwrap().0, owner, "the guest stays where it is");
     assert_eq!(lab.guest("web1").unwrap()["assignment"]["epoch"], 1);
     lab.lab(&["power-on", &secondary]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn no_guest_notices_that_a_daemon_dies() {
     let story = Story::begin("e2e-daemon");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     for n in 1..=HOSTS {
         let host = format!("host{n}");
@@ -83,13 +65,13 @@ fn no_guest_notices_that_a_daemon_dies() {
     }
     let found = recorder.reports().found.len();
     assert_eq!(found, 1, "the guest was started once");
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn one_member_of_the_store_is_lost_then_two() {
     let story = Story::begin("e2e-store");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     lab.lab(&["freeze", "host3", "etcd"]).unwrap();
     recorder.wait_for_more(20).unwrap();
@@ -115,26 +97,26 @@ fn one_member_of_the_store_is_lost_then_two() {
     lab.wait_for_hosts_online(HOSTS as usize).unwrap();
     assert_eq!(lab.wait_for_sync("web1").unwrap()["assignment"]["epoch"], 1);
     lab.kennel(&["guest", "stop", "second"]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn the_leaders_host_loses_power() {
     let story = Story::begin("e2e-leader");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let leader = lab.leader().unwrap();
     lab.lab(&["power-off", &leader]).unwrap();
     wait("another leader", LIMIT, || Ok((lab.leader()? != leader).then_some(()))).unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["power-on", &leader]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn the_guests_host_is_cut_off() {
     let story = Story::begin("e2e-cut");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["cut", &owner]).unwrap();
@@ -145,26 +127,26 @@ fn the_guests_host_is_cut_off() {
     .unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["heal", &owner]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
     assert_eq!(lab.places("web1").unwrap().0, secondary, "one owner is left");
 }
 
 #[test]
 fn the_two_replicas_are_cut_from_each_other() {
     let story = Story::begin("e2e-link");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["cut", &owner, &secondary]).unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["heal", &owner, &secondary]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn a_frozen_host_comes_back_too_late() {
     let story = Story::begin("e2e-frozen");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["pause", &owner]).unwrap();
@@ -175,36 +157,36 @@ fn a_frozen_host_comes_back_too_late() {
     .unwrap();
     recorder.wait_for_more(20).unwrap();
     lab.lab(&["resume", &owner]).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn the_secondarys_storage_daemon_dies_alone() {
     let story = Story::begin("e2e-storage");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (_, secondary) = lab.places("web1").unwrap();
     lab.lab(&["kill", &secondary, "qemu-storage-daemon"]).unwrap();
     recorder.wait_for_more(20).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn a_machine_dies_alone() {
     let story = Story::begin("e2e-qemu");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, _) = lab.places("web1").unwrap();
     lab.lab(&["kill", &owner, "qemu-system-x86_64"]).unwrap();
     recorder.wait_for_more(20).unwrap();
     assert_eq!(lab.places("web1").unwrap().0, owner, "the guest is started where it was");
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
 
 #[test]
 fn the_whole_cluster_loses_power() {
     let story = Story::begin("e2e-all");
-    let (lab, recorder) = (&story.lab, story.recorder());
+    let (lab, recorder) = (&story.lab, story.recorder(&[]));
     let watch = OwnerWatch::start(&[recorder.id()]);
     let hosts: Vec<String> = (1..=HOSTS).map(|n| format!("host{n}")).collect();
     for host in &hosts {
@@ -215,5 +197,5 @@ fn the_whole_cluster_loses_power() {
     }
     lab.wait_for_hosts_online(HOSTS as usize).unwrap();
     recorder.wait_for_more(20).unwrap();
-    story.end(&recorder, watch);
+    story.end_in_sync(&recorder, watch);
 }
