@@ -13,7 +13,7 @@ CARGO := cargo
 E2E := --package e2e
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web bench bench-planner
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web bench bench-migration bench-planner
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -64,8 +64,11 @@ test-web: build ## The web page in Chromium, against a lab: sign in, create, con
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
 
-bench: build ## Measure what docs/performance.md states
+bench: build ## Measure what docs/performance.md states of writes and of daemons at rest
 	@target/debug/bench
+
+bench-migration: build ## Moves of a running guest, beside plain QEMU: ten minutes
+	@target/debug/bench migration
 
 bench-planner: setup ## The planner beside Ganeti's hbal: twenty minutes on two idle cores (HBAL_SECONDS=60: ten)
 	@scripts/setup-referees

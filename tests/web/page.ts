@@ -17,7 +17,7 @@ export const test = base.extend<Watched>({
     const errors: string[] = [];
     const foreign: string[] = [];
     page.on("console", (message) => {
-      if (message.type() === "error" || message.type() === "warning") errors.push(message.text());
+      if (message.type() === "error" || message.type() === "warning") errors.push(`${message.text()} ${message.location().url}`);
     });
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("request", (request) => {

@@ -52,6 +52,26 @@ test("a guest is created in the form, boots in the serial console, and is typed 
   await expect(page.locator(".disk-head .state")).toHaveText("in sync");
 });
 
+test("the guest's screen is seen and typed on", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host2");
+  await go(page, `guests/${GUEST}/console`);
+  await page.getByRole("link", { name: "Screen" }).click();
+  const canvas = page.getByRole("region", { name: `Screen of ${GUEST}` }).locator("canvas");
+  const lit = () =>
+    canvas.evaluate((element) => {
+      const { width, height } = element as HTMLCanvasElement;
+      const { data } = (element as HTMLCanvasElement).getContext("2d")!.getImageData(0, 0, width, height);
+      return data.filter((value, at) => at % 4 !== 3 && value > 64).length;
+    });
+  await expect.poll(lit, { message: "something is on the screen" }).toBeGreaterThan(100);
+  const before = await lit();
+  await canvas.click();
+  await page.keyboard.type("echo typed on the screen\n");
+  await expect.poll(lit, { message: "what is typed appears" }).toBeGreaterThan(before + 100);
+  await shot(page, "screen");
+});
+
 test("a ticket opens one console, once", async ({ page, expected }) => {
   expected.push("WebSocket");
   await signIn(page, "host1");

@@ -77,6 +77,7 @@ const TICKET: &[(&str, &str)] = &[
     ("ticket", "From console-tickets; needed by whoever asks with a cookie instead of a token"),
     ("scroll_back", "Begin with what the guest said last"),
 ];
+const SCREEN_TICKET: &[(&str, &str)] = &[TICKET[0]];
 const FORCE: &[(&str, &str)] = &[("force", "Though the cluster could no longer survive what it promises to")];
 const SHAPE: &[(&str, &str)] = &[
     ("memory", "Of one guest, as in 4G; default 512M"),
@@ -306,6 +307,15 @@ fn guest_endpoints() -> Vec<Endpoint> {
                 "/v1/guests/{name}/console",
                 "guests",
                 "A guest's serial console: a WebSocket of binary frames",
+            )
+            .status("101")
+        },
+        Endpoint {
+            query: SCREEN_TICKET,
+            ..Endpoint::get(
+                "/v1/guests/{name}/screen",
+                "guests",
+                "A guest's screen: a WebSocket of binary frames in the RFB protocol (RFC 6143), as noVNC speaks it",
             )
             .status("101")
         },

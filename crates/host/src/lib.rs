@@ -382,6 +382,10 @@ pub trait Machine: Send + Sync + Debug {
     }
     /// A byte stream to the guest's first serial port.
     async fn serial(&self) -> Result<tokio::net::UnixStream, HostError>;
+    /// The guest's screen, keyboard and mouse, as RFC 6143 has it (VNC). Several may be open at a time.
+    async fn screen(&self) -> Result<tokio::net::UnixStream, HostError> {
+        Err(HostError::Conflict(format!("the guest '{}' has no screen", self.label().guest)))
+    }
     /// What the guest said last on that port, as far as it is kept: so many bytes at most.
     async fn scroll_back(&self, _bytes_max: u64) -> Vec<u8> {
         Vec::new()

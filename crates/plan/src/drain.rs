@@ -2,9 +2,9 @@
 //!
 //! Guests go first, and most of them cheaply: a mirrored guest swaps its roles, and what it leaves behind on the host
 //! is a secondary. A guest whose secondary's host has no room for it gets a new secondary, and then swaps. When the
-//! host is to be emptied of everything the secondaries that are left are then copied elsewhere. Large guests go
-//! before small ones, for they are the hardest to find room for. Where there is no room, one other guest may be moved
-//! out of the way.
+//! host is to be emptied of everything the secondaries that are left are then copied elsewhere. A guest on local disks
+//! takes them along, if it runs. Large guests go before small ones, for they are the hardest to find room for. Where
+//! there is no room, one other guest may be moved out of the way.
 //!
 //! Every state on the way keeps room and `must` rules. The promise to survive a loss is kept where that is possible;
 //! a host that is away is a loss in itself, so what can only go without the promise goes all the same, and a warning
@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{GuestName, HostName, PowerWish};
+use model::{GuestName, GuestSpec, HostName, PowerWish};
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Inventory, StayCause};
@@ -219,14 +219,15 @@ impl<'a> Plan<'_, '_, 'a> {
         }
         match self.inventory.stay(guest).map(|stay| stay.cause) {
             None | Some(StayCause::Stopped | StayCause::Young) => true,
-            Some(
-                StayCause::NoHost
-                | StayCause::Pinned
-                | StayCause::Local
-                | StayCause::Failed
-                | StayCause::Busy,
-            ) => false,
+            Some(StayCause::Local) => self.takes_its_disks_along(guest),
+            Some(StayCause::NoHost | StayCause::Pinned | StayCause::Failed | StayCause::Busy) => false,
         }
+    }
+
+    /// Whether it is mirrored while it moves. That takes a running guest, all of whose disks are local.
+    fn takes_its_disks_along(&self, guest: GuestIx) -> bool {
+        let spec = self.inventory.view().guests.get(self.inventory.guest_name(guest));
+        self.runs(guest) && spec.is_some_and(GuestSpec::is_local)
     }
 
     /// Whether a replica of it can be made. A pinned guest stays where it is while its secondary is copied.
@@ -257,8 +258,10 @@ impl<'a> Plan<'_, '_, 'a> {
                 }
                 self.best(guest, |other| Place { host: other, secondary: Some(place.host) })
             }
-            (Storage::Shared, _) => self.best(guest, |other| Place { host: other, secondary: None }),
-            (Storage::Mirrored, None) | (Storage::Local, _) => None,
+            (Storage::Shared | Storage::Local, _) => {
+                self.best(guest, |other| Place { host: other, secondary: None })
+            }
+            (Storage::Mirrored, None) => None,
         }
     }
 
@@ -407,7 +410,17 @@ impl<'a> Plan<'_, '_, 'a> {
                 StayCause::Pinned => {
                     return Left::Stuck(format!("{}; `kennel guest set` can change that", stay.why));
                 }
-                StayCause::Local | StayCause::Failed => return Left::Stuck(stay.why.clone()),
+                StayCause::Local if self.takes_its_disks_along(guest) => {}
+                StayCause::Local if !self.runs(guest) => {
+                    return Left::Stuck(format!(
+                        "{}, and it is stopped: disks can be copied only while a guest runs",
+                        stay.why
+                    ));
+                }
+                StayCause::Local => {
+                    return Left::Stuck(format!("not all of its disks are mirrored, and {}", stay.why));
+                }
+                StayCause::Failed => return Left::Stuck(stay.why.clone()),
                 StayCause::Stopped | StayCause::Young => {}
             }
         }

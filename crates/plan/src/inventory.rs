@@ -76,7 +76,7 @@ pub enum StayCause {
     NoHost,
     /// Its operator does not want it moved. Its secondary may be.
     Pinned,
-    /// Its disks are on its host alone.
+    /// Its disks are on its host alone. It can move, with a copy of them, but not for the load's sake.
     Local,
     /// It is stopped: its roles may swap, its disks cannot be copied.
     Stopped,
@@ -403,9 +403,6 @@ impl Inventory {
         if let Some(handover) = &assignment.handover {
             return stay(StayCause::Busy, format!("it is being handed over to {}", handover.to));
         }
-        if spec.disks.iter().any(|disk| disk.pool == Pool::Local) || spec.disks.is_empty() {
-            return stay(StayCause::Local, format!("its disks are on {host} alone"));
-        }
         let report = self.view.guest_reports.get(&spec.name);
         match GuestPhase::derive(spec, Some(assignment), report, &self.view) {
             GuestPhase::Running | GuestPhase::Stopped => {}
@@ -425,6 +422,9 @@ impl Inventory {
         }
         if spec.pinned {
             return stay(StayCause::Pinned, "its operator does not want it moved".to_owned());
+        }
+        if spec.disks.iter().any(|disk| disk.pool == Pool::Local) || spec.disks.is_empty() {
+            return stay(StayCause::Local, format!("its disks are on {host} alone"));
         }
         if spec.power == PowerWish::Stopped {
             return stay(StayCause::Stopped, "it is stopped".to_owned());

@@ -1,7 +1,7 @@
 //! Which hosts may be rebooted together, so that everything is rebooted in few groups and no guest stops.
 //!
 //! Before a group is rebooted its guests leave it: mirrored ones swap roles with their secondaries, those on shared
-//! storage go where there is room. Afterwards they come back, and every replica is in sync again, before the next
+//! storage go where there is room, and so do those on local disks, which are copied. Afterwards they come back, and every replica is in sync again, before the next
 //! group begins; so each group is judged against the cluster as it is now. Two hosts may be in one group when
 //!
 //! - no guest has its two replicas on them: its volumes would be gone, and it has nowhere else to run;
@@ -13,8 +13,7 @@
 //! the groups are coloured again, whole groups one after the other in other orders (Culberson's iterated greedy),
 //! which never needs more groups and often fewer.
 //!
-//! Guests on local disks stop with their host, as do those that have nowhere to go even when their host is rebooted
-//! alone; each group names them. The leader's host is in the last group, so that leadership changes once.
+//! Guests that have nowhere to go even when their host is rebooted alone stop with it; each group names them. The leader's host is in the last group, so that leadership changes once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,8 +174,8 @@ impl<'a> Yard<'a> {
     fn way_out(&self, guest: GuestIx) -> Option<Result<May, String>> {
         let need = self.snapshot.guest(guest);
         need.runs.then(|| match need.storage {
-            Storage::Local => Err("its disks are on its host alone".to_owned()),
-            Storage::Shared => Ok(May::Anywhere),
+            // A guest on local disks takes them along.
+            Storage::Shared | Storage::Local => Ok(May::Anywhere),
             Storage::Mirrored => {
                 match self.ground.partner_of[guest.at()].filter(|_| need.unready.is_none()) {
                     None => Err(self.ground.exposed.get(&guest).cloned().unwrap_or_default()),
@@ -243,7 +242,7 @@ impl<'a> Yard<'a> {
         if !group.hosts.is_empty() && members(&[host]) > 0 && away > self.members_away_max {
             return false;
         }
-        // Guests on shared storage may have come here from others of the group.
+        // Guests that are on no other host may have come here from others of the group.
         let came = group.went.iter().filter(|(_, at)| **at == host).map(|(guest, _)| *guest);
         let here: Vec<GuestIx> = self.guests[host.at()].iter().copied().chain(came).collect();
         let free = here.iter().filter(|guest| !self.stuck.contains_key(guest));

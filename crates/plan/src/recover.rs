@@ -17,7 +17,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::layout::{Layout, Obstacle};
+use crate::layout::{Layout, Obstacle, disk_limit};
 use crate::snapshot::{GuestIx, HostDuty, HostIx, Place, Promise, Snapshot, Storage, Strength};
 
 /// A starting guest keeps about this many cores busy; so starts spread, whatever was measured before.
@@ -86,16 +86,30 @@ pub fn in_order(snapshot: &Snapshot, guests: &mut [Lost], rank: impl Fn(GuestIx)
     });
 }
 
-/// The snapshot as recovery sees it: disks, promises, wishes and duties do not matter.
+/// The snapshot as recovery sees it: promises, wishes and duties do not matter, nor do disks, but for those of guests
+/// that take them along. They get what the replicas leave.
 pub fn bare(snapshot: &Snapshot) -> Snapshot {
     let mut bare = snapshot.clone();
+    for host in snapshot.host_indices() {
+        bare.hosts[host.at()].disk = disk_limit(snapshot, host);
+    }
+    for need in snapshot.guests.iter().filter(|need| need.storage == Storage::Mirrored) {
+        let place = need.place;
+        let hosts = place.into_iter().flat_map(|place| std::iter::once(place.host).chain(place.secondary));
+        for host in hosts {
+            let room = &mut bare.hosts[host.at()];
+            room.disk = room.disk.saturating_sub(need.disk);
+        }
+    }
     bare.promise = Promise::Nothing;
     bare.disk_share_max = 1.0;
     for host in bare.hosts.iter_mut().filter(|host| !host.duty.is_lost()) {
         host.duty = HostDuty::Takes;
     }
     for guest in &mut bare.guests {
-        guest.storage = Storage::Shared;
+        if guest.storage == Storage::Mirrored {
+            guest.storage = Storage::Shared;
+        }
         guest.wishes.clear();
         guest.place = guest.place.map(|Place { host, .. }| Place { host, secondary: None });
     }
@@ -109,7 +123,8 @@ pub struct Field<'a> {
     layout: Layout<'a>,
     gone: Vec<bool>,
     burden: Vec<Burden>,
-    /// Whether a `must` rule binds the guest.
+    /// Whether more than memory and virtual CPUs says where the guest may be: a `must` rule, or the room for disks that
+    /// it takes along.
     bound: Vec<bool>,
 }
 
@@ -153,7 +168,9 @@ impl<'a> Field<'a> {
             }
         }
         let must = |group: &crate::snapshot::GroupIx| snapshot.groups[group.at()].strength == Strength::Must;
-        let bound = snapshot.guests.iter().map(|need| need.allowed.is_some() || need.groups.iter().any(must));
+        let bound = snapshot.guests.iter().map(|need| {
+            need.allowed.is_some() || need.storage == Storage::Local || need.groups.iter().any(must)
+        });
         Field { snapshot, layout, gone, burden, bound: bound.collect() }
     }
 

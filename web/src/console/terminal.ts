@@ -3,20 +3,12 @@
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
+import { type Callbacks, type ConsoleHandle, isWayOut, leave, socketUrl } from "./handle";
 import { withoutInlineStyles } from "./styles";
-
-export interface TerminalHandle {
-  close: () => void;
-}
-
-interface Callbacks {
-  onOpen: () => void;
-  onEnd: (why: string) => void;
-}
 
 const SCROLLBACK_LINES = 5_000;
 
-export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: Callbacks): TerminalHandle {
+export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: Callbacks): ConsoleHandle {
   const terminal = new Terminal({
     allowProposedApi: false,
     convertEol: false,
@@ -38,16 +30,11 @@ export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: 
   observer.observe(box);
   // Tab belongs to the guest, so there is another way out for who has no mouse.
   terminal.attachCustomKeyEventHandler((event) => {
-    if (event.key === "Escape" && event.ctrlKey && event.shiftKey) {
-      document.getElementById("main")?.focus();
-      return false;
-    }
-    return true;
+    if (isWayOut(event)) leave();
+    return !isWayOut(event);
   });
 
-  const url = new URL(path, location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  const socket = new WebSocket(url);
+  const socket = new WebSocket(socketUrl(path));
   socket.binaryType = "arraybuffer";
   const encoder = new TextEncoder();
   const send = (bytes: Uint8Array<ArrayBuffer>) => {

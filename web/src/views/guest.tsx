@@ -1,7 +1,7 @@
 // One guest: its state and what can be done, its disks and who holds their copies, why it is where it is.
 
 import { useEffect, useState } from "preact/hooks";
-import { ConsolePanel } from "../console/panel";
+import { ConsolePanel, isConsole } from "../console/panel";
 import { get, problemOf } from "../data/api";
 import { events, isLive, jobs, store } from "../data/store";
 import type { GuestView as Guest, Problem, VolumeView, WhyView } from "../data/types";
@@ -31,14 +31,14 @@ export function GuestView({ name, part }: { name: string; part: string | undefin
       </>
     );
   }
-  const consoleOpen = part === "console";
+  const consoleOpen = isConsole(part);
   return (
     <>
       <Head title={name} note={<Phase guest={guest} />}>
         <Deeds guest={guest} consoleOpen={consoleOpen} onDeed={setDeed} />
       </Head>
       {guest.message && <p class={guest.phase === "failed" ? "message bad" : "message"}>{guest.message}</p>}
-      {consoleOpen && <ConsolePanel guest={name} />}
+      {isConsole(part) && <ConsolePanel key={part} guest={name} kind={part} />}
       <div class="columns">
         <div>
           <Disks volumes={guest.volumes} />
@@ -144,12 +144,13 @@ function Disks({ volumes }: { volumes: VolumeView[] }) {
   );
 }
 
-/** Asked for anew whenever the guest is somewhere else. */
+/** Asked for anew whenever the guest is somewhere else, as long as there will be an answer. */
 function Why({ guest }: { guest: Guest }) {
   const [why, setWhy] = useState<WhyView | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const place = `${guest.host} ${guest.secondary} ${guest.phase}`;
   useEffect(() => {
+    if (guest.phase === "deleting") return;
     let current = true;
     get<WhyView>(`/v1/guests/${guest.name}/why`).then(
       (answer) => {

@@ -1,4 +1,4 @@
-//! A guest's serial console, over a WebSocket.
+//! A guest's serial console and its screen, over a WebSocket.
 
 use std::time::Duration;
 
@@ -54,6 +54,16 @@ impl Client {
         if scroll_back {
             ask.query.push(("scroll_back", "true".to_owned()));
         }
+        self.open_console(ask).await
+    }
+
+    /// The guest's screen, in the RFB protocol.
+    pub async fn screen(&self, name: &GuestName) -> Result<Console, ClientError> {
+        let asked = format!("open the screen of the guest '{name}'");
+        self.open_console(Ask::get(format!("/v1/guests/{name}/screen"), asked)).await
+    }
+
+    async fn open_console(&self, ask: Ask) -> Result<Console, ClientError> {
         let mut silent = Vec::new();
         for index in self.order() {
             match self.open_socket(index, &ask).await {

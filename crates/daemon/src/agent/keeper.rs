@@ -216,7 +216,10 @@ impl Keeper {
             Ok(MigrationPhase::None | MigrationPhase::Completed) => false,
             Ok(_) | Err(_) => true,
         };
-        self.live.sending = stage == Stage::Left || stage == Stage::Running && under_way;
+        let runs_and_is_sent = stage == Stage::Running && under_way;
+        self.live.sending = stage == Stage::Left || runs_and_is_sent;
+        // The daemon before this one may have written the change of owner, and died before the store answered.
+        self.live.maybe_handed_over = runs_and_is_sent;
         stage
     }
 

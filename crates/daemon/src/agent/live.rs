@@ -50,7 +50,7 @@ pub(super) struct Memory {
     flush: Option<tokio::task::JoinHandle<Result<(), HostError>>>,
     pub mirror_back_failed: bool,
     /// The change of owner was sent to the store, and nobody knows yet what became of it.
-    maybe_handed_over: bool,
+    pub maybe_handed_over: bool,
     /// As QEMU said last.
     numbers: Option<host::MigrationState>,
     told: Option<(Instant, MigrationReport)>,
@@ -303,9 +303,7 @@ impl Keeper {
     pub(super) async fn hand_over(&mut self, s: &Situation, next: &Assignment) -> Result<(), Failure> {
         let began = Instant::now();
         let Some(running) = &self.running else { return Ok(()) };
-        if !self.live.maybe_handed_over
-            && let Err(error) = running.machine.check_hand_over().await
-        {
+        if let Err(error) = running.machine.check_hand_over().await {
             tracing::info!(guest = %self.guest, %error, "not handed over");
             return self.cancel_send(s, None).await;
         }

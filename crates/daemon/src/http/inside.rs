@@ -9,6 +9,7 @@ use api::{
     Blob, ClientError, Console, ConsoleEvent, ConsoleTicket, ExecAnswer, ExecRequest, FORWARDED_HEADER,
     PromiseAnswer, PromiseRequest,
 };
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -25,18 +26,18 @@ use super::serial::{Serials, Viewer};
 use super::tickets::{self, Tickets};
 
 /// How often an open console shows that it is alive; clients give up after twice as long.
-const PING_EVERY: Duration = Duration::from_secs(5);
+pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// A close frame holds 123 bytes of reason.
 const CLOSE_REASON_MAX: usize = 120;
 
 /// Who can reach into a guest.
-enum Place {
+pub(super) enum Place {
     Here(Arc<dyn host::Machine>),
     There(api::Client, Host),
 }
 
-fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) -> Answer<Place> {
+pub(super) fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) -> Answer<Place> {
     let view = backend.state().view();
     let (spec, host) = owner(&view, guest, asked)?;
     let not_running =
@@ -84,7 +85,7 @@ fn owner<'a>(
 }
 
 /// What became of a request that was passed on.
-fn passed_on(asked: &str, host: &Host, error: ClientError) -> Refused {
+pub(super) fn passed_on(asked: &str, host: &Host, error: ClientError) -> Refused {
     match error {
         ClientError::Refused(problem) => Refused(problem),
         ClientError::Unreachable { .. }
@@ -140,6 +141,17 @@ pub struct Consoles {
     serials: Serials,
 }
 
+impl Consoles {
+    /// Whoever shows a token needs no ticket; a cookie comes along with whatever a browser is made to open.
+    pub(super) fn admit(&self, ticket: Option<&String>, by_cookie: bool, guest: &GuestName) -> Answer<()> {
+        match ticket {
+            Some(ticket) => self.tickets.take(ticket, guest),
+            None if by_cookie => Err(tickets::none_shown()),
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, serde::Deserialize)]
 pub struct ConsoleQuery {
     ticket: Option<String>,
@@ -167,20 +179,13 @@ pub async fn console(
     session: Option<Extension<Session>>,
     Extension(consoles): Extension<Arc<Consoles>>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("open the console of the guest '{guest}'");
-    // Whoever shows a token needs no ticket; a cookie comes along with whatever a browser is made to open.
-    match &query.ticket {
-        Some(ticket) => consoles.tickets.take(ticket, &guest)?,
-        None if session.is_some() => return Err(tickets::none_shown()),
-        None => {}
-    }
+    consoles.admit(query.ticket.as_ref(), session.is_some(), &guest)?;
     let place = place(&backend, &guest, &headers, &asked)?;
-    let upgrade = upgrade.map_err(|rejection| {
-        Refused::invalid(&asked, rejection.body_text(), "open it as a WebSocket, over HTTP/1.1")
-    })?;
+    let upgrade = upgrade.map_err(|rejection| no_web_socket(&asked, &rejection))?;
     match place {
         Place::Here(machine) => {
             let viewer = consoles.serials.join(machine.label().id, &*machine).await;
@@ -195,6 +200,10 @@ pub async fn console(
             Ok(upgrade.on_upgrade(|socket| join_console(socket, console)))
         }
     }
+}
+
+pub(super) fn no_web_socket(asked: &str, rejection: &WebSocketUpgradeRejection) -> Refused {
+    Refused::invalid(asked, rejection.body_text(), "open it as a WebSocket, over HTTP/1.1")
 }
 
 /// Between a client and a serial port, until one of them ends.
@@ -233,8 +242,8 @@ async fn join_serial(mut socket: WebSocket, mut viewer: Viewer, scroll_back: boo
     close(socket, reason).await;
 }
 
-/// Between a client and the console on another host, until one of them ends.
-async fn join_console(mut socket: WebSocket, console: Console) {
+/// Between a client and a console or a screen on another host, until one of them ends.
+pub(super) async fn join_console(mut socket: WebSocket, console: Console) {
     let (mut keyboard, mut screen) = console.split();
     let mut pings = tokio::time::interval(PING_EVERY);
     // Its own task, because reading is not to be broken off half way.
@@ -283,13 +292,13 @@ async fn join_console(mut socket: WebSocket, console: Console) {
 }
 
 /// What a client sent.
-enum Typed {
+pub(super) enum Typed {
     Bytes(Vec<u8>),
     Nothing,
     End,
 }
 
-fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
+pub(super) fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
     match message {
         Some(Ok(Message::Binary(bytes))) => Typed::Bytes(bytes.to_vec()),
         Some(Ok(Message::Text(text))) => Typed::Bytes(text.as_bytes().to_vec()),
@@ -298,11 +307,11 @@ fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
     }
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+pub(super) async fn send(socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
     socket.send(message).await
 }
 
-async fn close(mut socket: WebSocket, reason: String) {
+pub(super) async fn close(mut socket: WebSocket, reason: String) {
     let cut = reason.char_indices().map(|(at, _)| at).take_while(|at| *at <= CLOSE_REASON_MAX).last();
     let short = if reason.len() > CLOSE_REASON_MAX { &reason[..cut.unwrap_or(0)] } else { &reason };
     let frame = CloseFrame { code: close_code::NORMAL, reason: short.to_owned().into() };

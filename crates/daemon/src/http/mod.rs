@@ -32,6 +32,7 @@ mod networks;
 mod page;
 mod planner;
 mod rules;
+mod screen;
 mod serial;
 mod server;
 mod settings;
@@ -130,6 +131,7 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/guests/{name}/exec", post(inside::exec))
         .route("/v1/guests/{name}/console", get(inside::console))
         .route("/v1/guests/{name}/console-tickets", post(inside::console_ticket))
+        .route("/v1/guests/{name}/screen", get(screen::screen))
         .route("/v1/volumes", get(lists::volumes))
         .route("/v1/volumes/{id}", get(lists::volume))
         .route("/v1/networks", get(lists::networks).post(networks::create))

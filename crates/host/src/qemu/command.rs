@@ -31,6 +31,9 @@ impl MachineFiles<'_> {
     }
 }
 
+/// Where a guest's screen is seen.
+pub(crate) const SCREEN_SOCKET: &str = "screen.sock";
+
 /// QEMU's cache of translated code, MiB. Its own default takes up to 1 GiB for each machine.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
@@ -52,7 +55,6 @@ pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>, origin
     for flag in ["-S", "-nodefaults", "-no-user-config"] {
         line.flag(flag);
     }
-    line.option("-display", "none");
     line.option("-msg", "timestamp=on");
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     processor(&mut line, config, origin);
@@ -199,7 +201,7 @@ fn attach_seed(line: &mut CommandLine, seed: &Path) {
     line.option("-device", "virtio-blk-pci,id=seed,drive=seed,serial=kennel-seed");
 }
 
-/// The ways in: the guest agent's channel, the first serial port, and QMP.
+/// The ways in: the guest agent's channel, the first serial port, QMP, and the screen.
 fn channels(line: &mut CommandLine, files: &MachineFiles<'_>) {
     let socket = |name: &str| escape(&files.run_dir.join(name).display().to_string());
     line.option("-device", "virtio-serial-pci,id=serial-bus");
@@ -216,6 +218,11 @@ fn channels(line: &mut CommandLine, files: &MachineFiles<'_>) {
     line.option("-serial", "chardev:serial0");
     line.option("-chardev", qmp_chardev(&files.qmp_socket()));
     line.option("-mon", "chardev=qmp,mode=control");
+    // Every system drives this card and these inputs from its first second on. QEMU draws only while somebody looks.
+    line.option("-vnc", format!("unix:{},share=force-shared", socket(SCREEN_SOCKET)));
+    line.option("-device", "VGA,id=screen");
+    line.option("-device", "qemu-xhci,id=usb");
+    line.option("-device", "usb-tablet,id=pointer,bus=usb.0");
 }
 
 /// The socket that QEMU listens on for us. It also marks the process as ours.

@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::agent::GuestAgent;
 use super::changes::Changes;
+use super::command::SCREEN_SOCKET;
 use super::doubt::Doubts;
 use super::handover::Handover;
 use super::migration::Migration;
@@ -124,6 +125,15 @@ impl QemuMachine {
 }
 
 impl QemuMachine {
+    async fn connect(&self, socket: &str, what: &str) -> Result<UnixStream, HostError> {
+        UnixStream::connect(self.shared.paths.run_dir.join(socket)).await.map_err(|error| {
+            HostError::Failed(format!(
+                "cannot open the {what} of '{}': {error}; see whether the guest runs",
+                self.label().guest
+            ))
+        })
+    }
+
     /// Brings to its end what an earlier daemon had begun: a disk that is half let go of writes nothing.
     pub async fn finish_what_was_begun(&self) -> Result<(), HostError> {
         for volume in &self.shared.record.disks {
@@ -616,12 +626,11 @@ impl Machine for QemuMachine {
     }
 
     async fn serial(&self) -> Result<UnixStream, HostError> {
-        UnixStream::connect(self.shared.paths.run_dir.join("serial.sock")).await.map_err(|error| {
-            HostError::Failed(format!(
-                "cannot open the serial console of '{}': {error}; see whether the guest runs",
-                self.label().guest
-            ))
-        })
+        self.connect("serial.sock", "serial console").await
+    }
+
+    async fn screen(&self) -> Result<UnixStream, HostError> {
+        self.connect(SCREEN_SOCKET, "screen").await
     }
 
     async fn scroll_back(&self, bytes_max: u64) -> Vec<u8> {

@@ -9,11 +9,14 @@
 //! | hosts near saturation | the square of what is above the knee |
 //! | broken `should` rules, wishes | what the rule says |
 //! | primary and secondary in one zone | each domain that they share, [`SHARED_DOMAIN`] |
-//! | unevenness | the standard deviation over the hosts of each share, times its weight |
+//! | unevenness | the standard deviation over the hosts of each share, times its weight, for every [`EVEN_HOSTS`] hosts |
 //!
 //! Shares are shares of what a host has, not of the mean: hosts at 2 % and 6 % are nearly even, whatever the ratio
 //! between them, so an idle cluster is left alone. The knees are there because a standard deviation forgives one hot
 //! host among many calm ones, and that host's users do not.
+//!
+//! What one guest changes in a standard deviation shrinks with the number of hosts; what it gains for its users, and what
+//! its move costs, does not. So unevenness counts by the number of hosts, beyond a few.
 //!
 //! Hosts that take no guests count for no spread: nothing can be evened out there.
 
@@ -50,6 +53,9 @@ pub const MEMORY_SPREAD: f64 = 0.25;
 pub const VCPUS_SPREAD: f64 = 0.1;
 pub const DISK_SPREAD: f64 = 0.1;
 pub const RESERVE_SPREAD: f64 = 0.1;
+
+/// For so many hosts, or fewer, unevenness counts once.
+pub const EVEN_HOSTS: f64 = 10.0;
 
 /// Above four fifths of its cores a host's guests begin to wait for each other (in a queue the wait grows with
 /// 1 / (1 - use)). At 100 % this is 2, at 90 % 0.5.
@@ -161,13 +167,19 @@ fn column(
     let scale = |room: &HostRoom| if has(room) > 0.0 { 1.0 / has(room) } else { 0.0 };
     Column {
         name,
-        weight,
+        weight: weight * evenness(snapshot),
         primary: snapshot.guests.iter().map(|need| adds(need).0).collect(),
         secondary: snapshot.guests.iter().map(|need| adds(need).1).collect(),
         scale: snapshot.hosts.iter().map(scale).collect(),
         base: snapshot.hosts.iter().map(|room| own(room) * scale(room)).collect(),
         knee,
     }
+}
+
+/// How often unevenness counts.
+pub(crate) fn evenness(snapshot: &Snapshot) -> f64 {
+    let hosts = snapshot.hosts.iter().filter(|room| room.duty.takes()).count();
+    (hosts as f64 / EVEN_HOSTS).max(1.0)
 }
 
 fn columns(snapshot: &Snapshot) -> Vec<Column> {
@@ -278,7 +290,7 @@ fn reserve(snapshot: &Snapshot) -> Option<Reserve> {
         most: memory.clone(),
         scale: memory.iter().map(|memory| if *memory > 0.0 { 1.0 / memory } else { 0.0 }).collect(),
         most_scored: memory,
-        spread_weight: RESERVE_SPREAD,
+        spread_weight: RESERVE_SPREAD * evenness(snapshot),
         sum_weight: 0.0,
         shortfall: Shortfall::Share(SHORTFALL),
         strict: false,

@@ -75,7 +75,7 @@ fn effect(layout: &Layout<'_>, hosts: f64, guest: GuestIx, calm: f64) -> f64 {
     let room = snapshot.host(place.host);
     let share = (need.load.cpu - calm) / (room.cores * room.speed).max(0.001);
     // The spread over the hosts, as it is and as it would be after the plan.
-    let spread = 2.0 * kennel::CPU_SPREAD * share / hosts.sqrt();
+    let spread = 2.0 * kennel::CPU_SPREAD * kennel::evenness(snapshot) * share / hosts.sqrt();
     let used = room.own_load.cpu + layout.given(place.host).load.cpu;
     spread + kennel::cpu_knee(used / (room.cores * room.speed).max(0.001), share)
 }

@@ -63,8 +63,22 @@ fn what_cannot_leave_stops_and_is_named() {
         &Members::default(),
         &[
             "h2 h3",
-            "h1 | a stops: h2: 2G of memory is free, 3G is needed | b stops: the other replica is on h3, and it is \
-             in maintenance | c stops: its disks are on its host alone",
+            "h1 c->h2 | a stops: h2: 2G of memory is free, 3G is needed | b stops: the other replica is on h3, and it \
+             is in maintenance",
+        ],
+    );
+}
+
+#[test]
+fn a_guest_on_local_disks_takes_them_along_where_there_is_room_for_them() {
+    let mut s = with(Promise::Nothing, "h1:8 h2:8 h3:8", "a:1:h1 b:1:h2+h3");
+    s.guests[0].disk = 100 << 30;
+    check(
+        &s,
+        &Members::default(),
+        &[
+            "h1 h2 b->h3 | a stops: h3: 99G of disk is free, 100G is needed; h2: 99G of disk is free, 100G is needed",
+            "h3",
         ],
     );
 }
@@ -167,7 +181,7 @@ proptest! {
                 prop_assert!(went.contains_key(&guest) != group.stops.contains_key(&guest));
                 if let Some(to) = went.get(&guest) {
                     prop_assert!(!group.hosts.contains(to));
-                    prop_assert!(need.storage == Storage::Shared || place.secondary == Some(*to));
+                    prop_assert!(need.storage != Storage::Mirrored || place.secondary == Some(*to));
                 }
                 prop_assert!(!place.secondary.is_some_and(|other| group.hosts.contains(&other)));
             }

@@ -70,6 +70,18 @@ impl Machine for Parrot {
         });
         Ok(ours)
     }
+    /// Greets, as RFB does, and shows whatever is pressed.
+    async fn screen(&self) -> Result<UnixStream, HostError> {
+        let (ours, mut guests) = UnixStream::pair().unwrap();
+        tokio::spawn(async move {
+            guests.write_all(b"RFB").await.unwrap();
+            let mut buffer = [0; 64];
+            while let Ok(length @ 1..) = guests.read(&mut buffer).await {
+                guests.write_all(&buffer[..length]).await.unwrap();
+            }
+        });
+        Ok(ours)
+    }
     async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError> {
         if command[0] == "missing" {
             return Err(HostError::NotFound("there is no program 'missing' in the guest".to_owned()));
@@ -124,6 +136,19 @@ async fn a_console_is_a_two_way_stream_until_the_machine_ends() {
         console.send(b"q").await.unwrap();
         assert_eq!(receive(&mut console).await, ConsoleEvent::Ended("the guest's machine ended".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_screen_is_seen_by_several_through_whichever_host_is_asked() {
+    let cluster = cluster_with_guest().await;
+    let mut here = cluster.client_of(1).screen(&guest("web1")).await.unwrap();
+    let mut there = cluster.client_of(0).screen(&guest("web1")).await.unwrap();
+    for screen in [&mut here, &mut there] {
+        assert_eq!(receive(screen).await, ConsoleEvent::Output(b"RFB".to_vec()));
+        screen.send(&[4, 0, 255]).await.unwrap();
+        assert_eq!(receive(screen).await, ConsoleEvent::Output(vec![4, 0, 255]));
+    }
+    assert_eq!(refusal(cluster.client().screen(&guest("none")).await).kind, ProblemKind::NotFound);
 }
 
 #[tokio::test]

@@ -126,11 +126,11 @@ async fn a_host_that_something_cannot_leave_is_emptied_by_force_only() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client();
     let disk = CreateDisk { size: None, pool: Some(Pool::Local) };
-    run_guest(&cluster, CreateGuest { disks: vec![disk], ..small("old") }, [0, 0]).await;
+    run_guest(&cluster, CreateGuest { disks: vec![disk], pinned: true, ..small("old") }, [0, 0]).await;
     let duty = |force| ChangeDuty { duty: Duty::Draining, force };
     let problem = refusal(client.change_duty(&host_name(0), &duty(false)).await);
     assert!(
-        problem.why.contains("one guest cannot leave it: old: its disks are on host1 alone"),
+        problem.why.contains("one guest cannot leave it: old: its operator does not want it moved"),
         "{problem}"
     );
     assert!(problem.instead.contains("--force"), "{problem}");

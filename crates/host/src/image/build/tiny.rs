@@ -21,7 +21,7 @@ use crate::program::{program, succeed};
 pub const TINY_UP: &str = "KENNEL-GUEST-UP";
 
 /// The kernel's arguments. Those after the console's are there for speed.
-pub const TINY_COMMAND_LINE: &str = "console=ttyS0 quiet panic=1 8250.nr_uarts=1 mitigations=off nokaslr \
+pub const TINY_COMMAND_LINE: &str = "console=tty0 console=ttyS0 quiet panic=1 8250.nr_uarts=1 mitigations=off nokaslr \
      tsc=reliable no_timer_check cryptomgr.notests=1 audit=0 random.trust_cpu=on net.ifnames=0";
 
 /// The user's disk; a volume is made as large as its owner asks.

@@ -1,0 +1,19 @@
+//! Measures what docs/performance.md states, on a lab of three hosts, and prints it as tables.
+//!
+//!     bench              writes, mirrored and not; the daemons at rest
+//!     bench migration    moves of a running guest, beside plain QEMU
+
+mod migration;
+mod plain;
+mod rest;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => rest::run(),
+        ["migration"] => migration::run(),
+        other => bail!("there is no benchmark {other:?}: say nothing, or `migration`"),
+    }
+}
