@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{BalanceMode, Bytes, Duty, GuestName, Survive};
+use model::{BalanceMode, Bytes, CpuLevel, Duty, GuestName, Survive};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -56,7 +56,7 @@ pub struct ChangeHostSettings {
 }
 
 /// Tells `null` from a field that is not there.
-fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<u32>>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(field).map(Some)
 }
 
@@ -122,6 +122,13 @@ pub struct ChangeSettings {
     pub vcpus_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_starts_per_host: Option<u32>,
+    /// For how long a mirrored volume has one replica before it gets a new secondary by itself; 0: it never does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heal_after_s: Option<u32>,
+    /// The processor that guests are started with; `null`: the lowest level of all hosts.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<CpuLevel>)]
+    pub cpu_baseline: Option<Option<CpuLevel>>,
 }
 
 #[cfg(test)]

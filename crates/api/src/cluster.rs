@@ -8,7 +8,7 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use model::{Cluster, ClusterView, GuestPhase, Host, HostName, HostPhase, Settings, VolumePhase};
+use model::{Cluster, ClusterView, CpuLevel, GuestPhase, Host, HostName, HostPhase, Settings, VolumePhase};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -39,6 +39,9 @@ pub struct ClusterStatus {
     #[schema(value_type = BTreeMap<String, u32>)]
     pub volumes: BTreeMap<VolumePhase, u32>,
     pub jobs_running: u32,
+    /// The level that every host's processors reach.
+    #[serde(default)]
+    pub lowest_cpu_level: Option<CpuLevel>,
     /// What a person should know of; one sentence without a full stop each. Empty: all is well.
     pub problems: Vec<String>,
     /// Keys of the store whose values no build of ours could have written, and what is wrong with each.
@@ -85,6 +88,7 @@ impl ClusterStatus {
             store_answers,
             guests: tally(guests.iter().map(|guest| guest.phase)),
             volumes: tally(volumes.iter().map(|volume| volume.phase)),
+            lowest_cpu_level: view.lowest_cpu_level(),
             jobs_running: count(view.jobs.keys().filter(|job| !ended(job))),
             problems,
             store_members,

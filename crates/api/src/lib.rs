@@ -52,7 +52,9 @@ pub use planning::{
 pub use problem::{Problem, ProblemKind};
 pub use rule::{CreateRule, ReplaceRule, RuleState, RuleView};
 pub use session::{AddUser, ConsoleTicket, SessionView, SetPassword, SignIn, UserView};
-pub use volume::{ReplicaRole, ReplicaView, VolumeView};
+pub use volume::{
+    ConvertVolume, GrowVolume, ReplaceSecondary, ReplicaRole, ReplicaView, ResyncVolume, VolumeView,
+};
 pub use watch::{ListQuery, WatchEvent, Watched};
 
 /// The port on which every host answers.

@@ -19,11 +19,11 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::watch::Removed;
 use crate::{
     AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
-    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConsoleTicket, CreateGuest, CreateNetwork,
-    CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest, GuestView, HostView, ImageView, Invitation,
-    JobView, JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView, Problem, PromiseAnswer,
-    PromiseRequest, RebootView, RegisterImage, ReplaceRule, RuleView, SessionView, SetPassword, SignIn,
-    StagedFile, UserView, VolumeView, WhyView,
+    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConsoleTicket, ConvertVolume, CreateGuest,
+    CreateNetwork, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest, GrowVolume, GuestView,
+    HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView,
+    Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary,
+    ResyncVolume, RuleView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -326,6 +326,30 @@ fn resource_endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/v1/volumes", "volumes", "The volumes").lists::<VolumeView>(),
         Endpoint::get("/v1/volumes/{id}", "volumes", "One volume").gives::<VolumeView>(),
+        Endpoint::post(
+            "/v1/volumes/{id}/replace-secondary",
+            "volumes",
+            "Bring the secondary replicas of the volume's guest to another host",
+        )
+        .takes::<ReplaceSecondary>()
+        .starts_job(),
+        Endpoint::post(
+            "/v1/volumes/{id}/resync",
+            "volumes",
+            "Fill the secondary replicas of the volume's guest anew",
+        )
+        .takes::<ResyncVolume>()
+        .gives::<VolumeView>(),
+        Endpoint::post("/v1/volumes/{id}/grow", "volumes", "Make a volume larger, also while its guest runs")
+            .takes::<GrowVolume>()
+            .gives::<VolumeView>(),
+        Endpoint::post(
+            "/v1/volumes/{id}/convert",
+            "volumes",
+            "Put the disks of the volume's guest into another pool",
+        )
+        .takes::<ConvertVolume>()
+        .starts_job(),
         Endpoint::get("/v1/networks", "networks", "The networks").lists::<NetworkView>(),
         Endpoint::post("/v1/networks", "networks", "Create a network")
             .takes::<CreateNetwork>()

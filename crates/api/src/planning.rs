@@ -20,6 +20,9 @@ pub struct WhyView {
     pub rules: Vec<String>,
     /// Why it is not moved now, whatever would be better.
     pub cannot_move: Option<String>,
+    /// Why it has no second replica, if it is to have one.
+    #[serde(default)]
+    pub healing: Option<String>,
 }
 
 /// What balancing would do now.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use model::{
     Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, GuestName, GuestSpec, HostName, ImageName,
     Pool, VolumeId, VolumePhase,
@@ -27,6 +28,13 @@ pub struct VolumeView {
     /// How far the secondary is filled, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<FillProgress>,
+    /// Since when it has had one replica, if it is to have two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub degraded_since: Option<Timestamp>,
+    /// Why it has no other secondary yet, if it is degraded; a phrase without a full stop. Told of one volume only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healing: Option<String>,
     /// The primary first, then the secondary; last one that is about to be replaced, while it is counted on. Empty
     /// until a host has been chosen.
     pub replicas: Vec<ReplicaView>,
@@ -47,6 +55,44 @@ pub enum ReplicaRole {
     Primary,
     /// Takes every write over the network.
     Secondary,
+}
+
+/// Another host for a guest's secondary replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplaceSecondary {
+    /// Default: the best that there is.
+    pub to: Option<HostName>,
+    /// Though the cluster could no longer survive what it promises to.
+    pub force: bool,
+}
+
+/// Fills the secondary replicas of a guest anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResyncVolume {
+    /// With all of the disk, whatever is known of what changed.
+    pub full: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrowVolume {
+    /// Larger than it is.
+    pub size: Bytes,
+}
+
+/// Another pool for all disks of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConvertVolume {
+    pub pool: Pool,
+    /// The host that gets the second replica. Default: the best that there is.
+    #[serde(default)]
+    pub to: Option<HostName>,
+    /// Though the cluster could no longer survive what it promises to.
+    #[serde(default)]
+    pub force: bool,
 }
 
 impl fmt::Display for ReplicaRole {
@@ -89,6 +135,8 @@ impl VolumeView {
             fill: report
                 .and_then(|report| report.volumes.iter().find(|volume| volume.volume == disk.volume))
                 .and_then(|volume| volume.fill),
+            degraded_since: in_sync.filter(|_| disk.pool == Pool::Mirror).and_then(|set| set.alone_since),
+            healing: None,
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }
     }

@@ -20,10 +20,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{
-    AcceleratorKind, BootId, Bytes, CpuLevel, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId,
-};
+use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId};
 use tokio::sync::broadcast;
+
+pub use model::CpuModel;
 
 /// An operation on this host that failed. The message is a sentence for a person.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,20 +65,6 @@ pub struct MachineConfig {
     /// A NoCloud seed image, attached read-only.
     pub seed: Option<PathBuf>,
     pub nics: Vec<MachineNic>,
-}
-
-/// Which processor a guest sees.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CpuModel {
-    /// All that QEMU's own emulation offers: the same on every host with the same QEMU. Under KVM as [`Self::Host`].
-    #[default]
-    Tcg,
-    /// That level and nothing above it, or the machine does not start: the same on every host that reaches it. Under
-    /// KVM the guest still sees its host's vendor, so that running guests do not go between Intel and AMD.
-    /// Emulation reaches the third level.
-    Level(CpuLevel),
-    /// All that this host has. Only a host with the same processors can take the guest while it runs.
-    Host,
 }
 
 #[derive(Debug, Clone)]
@@ -279,6 +265,10 @@ pub trait Machine: Send + Sync + Debug {
     fn pid(&self) -> Option<u32> {
         None
     }
+    /// The processor that its guest sees. `None`: an earlier build started it.
+    fn cpu(&self) -> Option<CpuModel> {
+        None
+    }
     async fn run_state(&self) -> Result<RunState, HostError>;
     /// Lets the processors run.
     async fn resume(&self) -> Result<(), HostError>;
@@ -309,6 +299,11 @@ pub trait Machine: Send + Sync + Debug {
     /// The guest's own writes are not limited. A daemon that starts anew has to say it again.
     async fn limit_fill(&self, _volume: VolumeId, _bytes_per_second: u64) -> Result<(), HostError> {
         Err(not_for_this("limit how fast a mirror is filled"))
+    }
+
+    /// Lets the guest see a larger disk, whose room has been taken on the host. No mirror may be attached.
+    async fn grow(&self, _volume: VolumeId, _size: Bytes) -> Result<(), HostError> {
+        Err(not_for_this("see a disk grow"))
     }
 
     /// Records from now on what the replica on `secondary` may lack, be it because it was never sent or

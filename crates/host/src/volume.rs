@@ -122,6 +122,33 @@ impl Volumes {
         self.finish(volume, unfinished).await
     }
 
+    /// Makes a volume that nobody has open as large as that; what is added is zeros. One that is as large, or larger,
+    /// stays as it is.
+    pub async fn grow(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
+        self.extend(volume, size, FallocateFlags::empty()).await
+    }
+
+    /// Takes the room for a volume that is about to be made as large as that by whoever has it open.
+    pub async fn reserve(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
+        self.extend(volume, size, FallocateFlags::FALLOC_FL_KEEP_SIZE).await
+    }
+
+    async fn extend(&self, volume: VolumeId, size: Bytes, how: FallocateFlags) -> Result<(), HostError> {
+        let (path, dir) = (self.path(volume), Arc::clone(&self.dir));
+        blocking(move || {
+            let what = |error: io::Error| failed("grow a volume", &path, error);
+            let file = OpenOptions::new().write(true).open(&path).map_err(what)?;
+            let has = Bytes(file.metadata().map_err(what)?.len());
+            if has >= size {
+                return Ok(());
+            }
+            check_room(&dir, Bytes(size.0 - has.0))?;
+            reserve(&file, has, size, how, &dir)?;
+            file.sync_all().map_err(what)
+        })
+        .await
+    }
+
     /// Deletes this host's replica. One that is not there is no error.
     pub async fn delete(&self, volume: VolumeId) -> Result<(), HostError> {
         let path = self.path(volume);
@@ -165,7 +192,7 @@ impl Volumes {
             let file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(what)?;
             let unfinished = Unfinished { path: path.clone() };
-            reserve(&file, size, &dir)?;
+            reserve(&file, Bytes(0), size, FallocateFlags::empty(), &dir)?;
             Ok(unfinished)
         })
         .await
@@ -222,9 +249,11 @@ fn no_room(size: Bytes, free: Bytes) -> HostError {
     HostError::Conflict(format!("the volume needs {size}, and the pool on this host has {free} free"))
 }
 
-fn reserve(file: &File, size: Bytes, dir: &Path) -> Result<(), HostError> {
-    let length = i64::try_from(size.0).map_err(|_| no_room(size, Bytes(0)))?;
-    match fallocate(file, FallocateFlags::empty(), 0, length) {
+fn reserve(file: &File, from: Bytes, size: Bytes, how: FallocateFlags, dir: &Path) -> Result<(), HostError> {
+    let too_large = |_| no_room(size, Bytes(0));
+    let (start, length) =
+        (i64::try_from(from.0).map_err(too_large)?, i64::try_from(size.0 - from.0).map_err(too_large)?);
+    match fallocate(file, how, start, length) {
         Ok(()) => Ok(()),
         Err(nix::errno::Errno::ENOSPC) => {
             check_room(dir, size)?;
@@ -286,6 +315,28 @@ mod tests {
         assert_eq!(volumes.size(volume).unwrap(), Bytes::mib(3));
         assert_eq!(volumes.list().unwrap(), [volume]);
         volumes.flush(volume).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_volume_grows_and_keeps_what_it_has() {
+        let (_dir, volumes) = fresh();
+        let volume = id();
+        volumes.create_empty(volume, Bytes::mib(1)).await.unwrap();
+        std::fs::write(volumes.path(volume), [7; 1 << 20]).unwrap();
+        volumes.reserve(volume, Bytes::mib(2)).await.unwrap();
+        let metadata = std::fs::metadata(volumes.path(volume)).unwrap();
+        assert_eq!(metadata.len(), 1 << 20, "whoever has it open makes it larger");
+        assert!(metadata.blocks() * 512 >= 2 << 20, "the room is taken");
+        for _ in 0..2 {
+            volumes.grow(volume, Bytes::mib(2)).await.unwrap();
+            let content = std::fs::read(volumes.path(volume)).unwrap();
+            assert!(content[..1 << 20].iter().all(|byte| *byte == 7) && content[1 << 20..] == [0; 1 << 20]);
+        }
+        volumes.grow(volume, Bytes::mib(1)).await.unwrap();
+        assert_eq!(volumes.size(volume).unwrap(), Bytes::mib(2), "it only grows");
+        let error = volumes.grow(volume, Bytes::gib(1 << 20)).await.unwrap_err();
+        assert!(matches!(error, HostError::Conflict(_)), "{error}");
+        assert_eq!(volumes.size(volume).unwrap(), Bytes::mib(2));
     }
 
     #[tokio::test]

@@ -255,3 +255,30 @@ async fn a_port_in_use_is_named() {
     assert!(why.contains(&bench.replica_address().to_string()), "{why}");
     assert!(why.contains("Address already in use"), "{why}");
 }
+
+#[tokio::test]
+async fn a_disk_grows_between_two_mirrors_while_the_guest_writes() {
+    let bench = Bench::new();
+    let replicas = bench.replicas(None);
+    let machine = mirrored_guest(&bench, &replicas).await;
+    let size = model::Bytes(writer::DISK as u64 * 2);
+    let refused = machine.grow(bench.volume, size).await;
+    assert!(refused.is_err(), "a mirrored disk cannot grow: its mirror would not");
+    bench.writes_on().await;
+
+    machine.let_go(bench.volume).await.unwrap();
+    for _ in 0..2 {
+        machine.grow(bench.volume, size).await.unwrap();
+        assert_eq!(bench.path("primary.raw").metadata().unwrap().len(), size.0);
+    }
+    bench.writes_on().await;
+    replicas.withdraw(bench.volume).await.unwrap();
+    std::fs::File::options().write(true).open(bench.path("secondary.raw")).unwrap().set_len(size.0).unwrap();
+    serve(&bench, &replicas, 1).await;
+    let target = bench.replica_address();
+    machine.attach_mirror(bench.volume, target, &bench.export(1), Fill::Everything).await.unwrap();
+    wait_until_ready(&machine, bench.volume).await;
+    bench.writes_on().await;
+    check_replicas(&bench, &*machine, &replicas).await;
+    assert_eq!(bench.path("secondary.raw").metadata().unwrap().len(), size.0);
+}

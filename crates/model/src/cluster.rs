@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::UserName;
+use crate::{CpuLevel, UserName};
 
 /// The version of everything under the store's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,19 @@ pub struct Settings {
     /// How many virtual CPUs guests may have, in percent of a host's cores.
     #[serde(default = "vcpus_percent")]
     pub vcpus_percent: u32,
+    /// For how long a mirrored volume has one replica before it gets a new secondary by itself, seconds; 0: it never
+    /// does.
+    #[serde(default = "heal_after")]
+    pub heal_after_s: u32,
+    /// The processor that guests are started with. None: under KVM the lowest level of all hosts, under emulation all
+    /// that QEMU emulates.
+    #[serde(default)]
+    pub cpu_baseline: Option<CpuLevel>,
+}
+
+/// Long enough for a host to be rebooted, or repaired by somebody who is near.
+fn heal_after() -> u32 {
+    30 * 60
 }
 
 fn moves_at_once() -> u32 {
@@ -113,6 +126,8 @@ impl Default for Settings {
             survive: Survive::default(),
             memory_percent: memory_percent(),
             vcpus_percent: vcpus_percent(),
+            heal_after_s: heal_after(),
+            cpu_baseline: None,
         }
     }
 }

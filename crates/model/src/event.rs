@@ -60,6 +60,9 @@ pub enum EventKind {
     VolumeAlone,
     VolumeSyncing,
     VolumeInSync,
+    /// A volume that has long had one replica gets a new secondary, or cannot get one.
+    VolumeHealing,
+    VolumeGrown,
     StoreDegraded,
     RecordDamaged,
     JobEnded,

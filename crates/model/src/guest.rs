@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AcceleratorKind, BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName, JobId,
-    MacAddress, NetworkName, Pool, Replica, VolumeId, VolumeReport,
+    AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HostName, ImageName,
+    JobId, MacAddress, NetworkName, Pool, Replica, VolumeId, VolumeReport,
 };
 
 /// What a guest should be.
@@ -48,6 +48,18 @@ pub struct GuestSpec {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub start_after: BTreeSet<GuestName>,
+    /// The last time that somebody wanted its secondary filled anew.
+    #[serde(default)]
+    pub resync: Resync,
+}
+
+/// A wish that a guest's secondary be filled anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Resync {
+    /// Grows with each wish. It has come true when the in-sync set says the same ([`crate::InSync::resync`]).
+    pub generation: u64,
+    /// With all of the disk, whatever is known of what changed.
+    pub full: bool,
 }
 
 impl GuestSpec {
@@ -228,6 +240,9 @@ pub struct GuestReport {
     /// Of the machine that runs it, as in `pc-q35-10.0`: a host that takes it in needs the same.
     #[serde(default)]
     pub machine_type: Option<String>,
+    /// The processor that its run began with.
+    #[serde(default)]
+    pub cpu: Option<CpuModel>,
     /// How far it is on its way to another host, while it runs.
     #[serde(default)]
     pub migration: Option<MigrationReport>,

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BootId, Bytes, Epoch, GuestId, GuestName, HostName, ImageName};
+use crate::{BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName};
 
 /// A host as the cluster knows it, written when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -147,9 +148,57 @@ impl CpuLevel {
     }
 }
 
-impl std::fmt::Display for CpuLevel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+impl fmt::Display for CpuLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for CpuLevel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = CpuLevel::ALL.into_iter().find(|level| level.as_str() == text);
+        known.ok_or_else(|| {
+            let names: Vec<&str> = CpuLevel::ALL.iter().map(|level| level.as_str()).collect();
+            format!("there is no CPU level '{text}': the levels are {}", names.join(", "))
+        })
+    }
+}
+
+/// Which processor a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuModel {
+    /// All that QEMU's own emulation offers: the same on every host with the same QEMU. Under KVM as [`Self::Host`].
+    #[default]
+    Tcg,
+    /// That level and nothing above it, or the machine does not start: the same on every host that reaches it. Under
+    /// KVM the guest still sees its host's vendor, so that running guests do not go between Intel and AMD.
+    /// Emulation reaches the third level.
+    Level(CpuLevel),
+    /// All that this host has. Only a host with the same processors can take the guest while it runs.
+    Host,
+}
+
+impl CpuModel {
+    /// What a guest is started with: what was pinned, else under KVM the cluster's lowest level.
+    pub fn at_start(view: &ClusterView, accelerator: AcceleratorKind) -> CpuModel {
+        let pinned = view.cluster.as_ref().and_then(|cluster| cluster.settings.cpu_baseline);
+        match (pinned, accelerator) {
+            (Some(level), AcceleratorKind::Kvm | AcceleratorKind::Tcg) => CpuModel::Level(level),
+            (None, AcceleratorKind::Tcg) => CpuModel::Tcg,
+            (None, AcceleratorKind::Kvm) => view.lowest_cpu_level().map_or(CpuModel::Host, CpuModel::Level),
+        }
+    }
+}
+
+impl fmt::Display for CpuModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            CpuModel::Tcg => "all that QEMU emulates",
+            CpuModel::Level(level) => level.as_str(),
+            CpuModel::Host => "all that its host has",
+        })
     }
 }
 
@@ -172,7 +221,7 @@ pub struct Accelerator {
     pub why: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AcceleratorKind {
     Kvm,

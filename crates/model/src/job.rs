@@ -58,6 +58,11 @@ pub enum JobKind {
         to: GuestPlace,
         #[serde(default)]
         options: MoveOptions,
+        /// It is made because the guest has had one replica since then. Such a move gives way to the host that
+        /// holds the old one, if that returns while there is still much to copy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>, format = DateTime)]
+        heals: Option<Timestamp>,
     },
     /// Bring everything off a host; which guests go where is decided while it runs.
     DrainHost {
@@ -95,7 +100,10 @@ impl fmt::Display for JobKind {
             JobKind::StopGuest { guest } => format!("stop guest {guest}"),
             JobKind::RestartGuest { guest } => format!("restart guest {guest}"),
             JobKind::BuildImage { image, .. } => format!("build image {image}"),
-            JobKind::MoveGuest { guest, to, .. } => format!("move guest {guest} to {to}"),
+            JobKind::MoveGuest { guest, to, heals: None, .. } => format!("move guest {guest} to {to}"),
+            JobKind::MoveGuest { guest, to, heals: Some(since), .. } => {
+                format!("give guest {guest} another secondary, {to}: degraded since {since:.0}")
+            }
             JobKind::DrainHost { host } => format!("drain host {host}"),
             JobKind::Balance { moves } => format!("balance with {} moves", moves.len()),
         };

@@ -38,11 +38,11 @@ pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, 
 pub use event::{Event, EventKind, Severity};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
-    Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Seed,
+    Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Resync, Seed,
 };
 pub use host::{
-    Accelerator, AcceleratorKind, Compatibility, CpuLevel, Duty, Host, HostPhase, HostReport, HostSettings,
-    Incoming, Session,
+    Accelerator, AcceleratorKind, Compatibility, CpuLevel, CpuModel, Duty, Host, HostPhase, HostReport,
+    HostSettings, Incoming, Session,
 };
 pub use id::{
     BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AccessToken, AddressClaim, Assignment, Cluster, Event, EventId, GuestName, GuestReport, GuestSpec, Host,
-    HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId, JobReport, JobSpec, Network,
-    NetworkName, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
+    AccessToken, AddressClaim, Assignment, Cluster, CpuLevel, Event, EventId, GuestName, GuestReport,
+    GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId, JobReport, JobSpec,
+    Network, NetworkName, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -46,6 +46,12 @@ pub enum Liveness {
 }
 
 impl ClusterView {
+    /// The level that the processors of all hosts reach. None: some host does not tell its own, or reaches none.
+    pub fn lowest_cpu_level(&self) -> Option<CpuLevel> {
+        let reports = self.hosts.keys().filter_map(|host| self.host_reports.get(host));
+        reports.map(|report| report.compatibility.cpu_level).min().flatten()
+    }
+
     pub fn liveness(&self, host: &HostName) -> Liveness {
         self.sessions.get(host).map_or(Liveness::Lost, |session| Liveness::Live(session.boot_id))
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Assignment, BootId, ClusterView, Epoch, GuestId, GuestReport, HostName, VolumeId};
+use crate::{Assignment, BootId, ClusterView, Epoch, GuestId, GuestReport, HostName, Resync, VolumeId};
 
 /// Where a volume is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -63,9 +64,45 @@ pub struct InSync {
     /// The epoch of the owner that wrote this.
     pub epoch: Epoch,
     pub members: BTreeSet<Replica>,
+    /// Since when one replica alone has been in it, by the clock of the owner that wrote so; a later owner keeps it.
+    /// None while there are two.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub alone_since: Option<Timestamp>,
+    /// The last wish for a resync ([`crate::Resync`]) that the secondary was let go of for, or is younger than.
+    #[serde(default)]
+    pub resync: u64,
+    /// The next fill copies all of the disk.
+    #[serde(default)]
+    pub refill: bool,
 }
 
 impl InSync {
+    /// A record that nothing came before.
+    pub fn first(volume: VolumeId, epoch: Epoch, members: BTreeSet<Replica>, now: Timestamp) -> InSync {
+        let alone_since = (members.len() < 2).then_some(now);
+        InSync { volume, epoch, members, alone_since, resync: 0, refill: false }
+    }
+
+    /// The record that an owner writes in place of this one.
+    #[must_use]
+    pub fn followed_by(&self, epoch: Epoch, members: BTreeSet<Replica>, now: Timestamp) -> InSync {
+        let next = InSync::first(self.volume, epoch, members, now);
+        let alone_since = next.alone_since.map(|now| self.alone_since.unwrap_or(now));
+        let refill = self.refill && alone_since.is_some();
+        InSync { alone_since, resync: self.resync, refill, ..next }
+    }
+
+    /// This record, if one replica is in it, with the wish that the fill to come will fulfil. A wish that comes in
+    /// the middle of a fill is fulfilled by the next one.
+    #[must_use]
+    pub fn heeding(self, wish: Resync) -> InSync {
+        if self.members.len() > 1 || wish.generation <= self.resync {
+            return self;
+        }
+        InSync { resync: wish.generation, refill: wish.full, ..self }
+    }
+
     pub fn contains_host(&self, host: &HostName) -> bool {
         self.members.iter().any(|replica| &replica.host == host)
     }

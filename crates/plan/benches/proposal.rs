@@ -186,6 +186,7 @@ impl Live {
             tags: BTreeSet::new(),
             pinned: false,
             start_after: BTreeSet::new(),
+            resync: Default::default(),
         };
         let report = GuestReport {
             guest: name.clone(),
@@ -201,6 +202,7 @@ impl Live {
             volumes: vec![],
             message: None,
             machine_type: None,
+            cpu: None,
             migration: None,
         };
         let assignment = Assignment {
@@ -231,7 +233,7 @@ impl Live {
         let hosts = std::iter::once(&assignment.host).chain(&assignment.secondary);
         let boot_of = |host: &HostName| self.view.host_reports.get(host).map(|report| report.boot_id);
         let members = hosts.filter_map(|host| Some(Replica { host: host.clone(), boot_id: boot_of(host)? }));
-        let in_sync = InSync { volume, epoch: Epoch::FIRST, members: members.collect() };
+        let in_sync = InSync::first(volume, Epoch::FIRST, members.collect(), Timestamp::UNIX_EPOCH);
         self.view.in_sync.insert(volume, in_sync);
     }
 

@@ -43,8 +43,8 @@ use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, JobId, Liveness,
-    PowerWish, Replica, VolumeId,
+    Assignment, BootId, CpuModel, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, JobId,
+    Liveness, PowerWish, Replica, VolumeId,
 };
 
 /// Between two requests to shut down.
@@ -62,6 +62,8 @@ pub struct Situation {
     pub machine: Option<MachineFacts>,
     /// Volumes of the guest whose files are here.
     pub files: BTreeSet<VolumeId>,
+    /// Those of them whose files are smaller than they are to be.
+    pub short: BTreeSet<VolumeId>,
     /// Volumes of the guest that are served here, with the epoch that they are served for in this boot.
     /// `None`: for another epoch or boot.
     pub served: BTreeMap<VolumeId, Option<Epoch>>,
@@ -104,6 +106,7 @@ pub struct Situation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunElsewhere {
     pub machine_type: String,
+    pub cpu: CpuModel,
     pub boot_generation: u64,
 }
 
@@ -241,6 +244,14 @@ pub enum Step {
     Detach {
         volumes: Vec<VolumeId>,
     },
+    /// Make the files of these volumes as large as they are to be, and let the guest see it. Nothing mirrors them.
+    Grow {
+        volumes: Vec<VolumeId>,
+    },
+    /// Make the file of a secondary replica that is not served as large as it is to be.
+    GrowReplica {
+        volume: VolumeId,
+    },
     /// Make an empty file for a secondary replica.
     MakeReplica {
         volume: VolumeId,
@@ -258,6 +269,7 @@ pub enum Step {
     /// Start a machine that waits for the guest, and tell where.
     Receive {
         machine_type: String,
+        cpu: CpuModel,
         boot_generation: u64,
     },
     /// Send the running guest to the machine that waits there.
@@ -362,6 +374,13 @@ fn bystander(s: &Situation) -> Step {
             }
             (false, Some(_)) => return Step::Withdraw { volume },
             (false, None) => return pause(s).unwrap_or(Step::MakeReplica { volume }),
+            // It is served anew afterwards: an export has the size that its file had.
+            (true, served) if s.short.contains(&volume) && !counted_on(volume) => {
+                return match served {
+                    Some(_) => Step::Withdraw { volume },
+                    None => pause(s).unwrap_or(Step::GrowReplica { volume }),
+                };
+            }
             (true, Some(Some(epoch))) if *epoch == s.assignment.epoch => {}
             (true, Some(_) | None) => return Step::Serve { volume },
         }
@@ -481,10 +500,13 @@ fn start(s: &Situation) -> Step {
         return pause;
     }
     let alone = members(s).all(|set| set.members.len() == 1 && set.contains(&s.me, s.boot));
+    if alone && !s.short.is_empty() {
+        return Step::Grow { volumes: s.short.iter().copied().collect() };
+    }
     if alone {
         return Step::Start { mirror_to: None };
     }
-    match replica_to_keep(s) {
+    match replica_to_keep(s).filter(|_| s.short.is_empty()) {
         Some(replica) => Step::Start { mirror_to: Some(replica) },
         None => Step::ClaimAlone,
     }
@@ -553,12 +575,18 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
         let uniform = recorded.len() == mirrored.len() && recorded.iter().all(|r| r == replica);
         return let_go_reason(s, machine, &mirrored, replica, uniform)
             .or_else(|| successor(s, replica))
+            .or_else(|| wish(s, replica))
             .map(|why| Step::LetGo { why });
     }
     let useless: Vec<VolumeId> =
-        machine.mirrors.iter().filter(|(_, m)| !is_useful(s, m)).map(|(volume, _)| *volume).collect();
+        machine.mirrors.iter().filter(|(_, m)| grows(s) || !is_useful(s, m)).map(|(v, _)| *v).collect();
     if !useless.is_empty() {
         return Some(Step::Detach { volumes: useless });
+    }
+    if grows(s) {
+        let volumes = s.short.iter().copied().collect();
+        let may = pause(s).is_none() && s.authority == Authority::Session;
+        return may.then_some(Step::Grow { volumes });
     }
     let peer = s.peer.as_ref()?;
     let Liveness::Live(boot_id) = peer.liveness else { return None };
@@ -589,6 +617,25 @@ fn successor(s: &Situation, recorded: &Replica) -> Option<String> {
     let stays = s.assignment.handover.is_none() && s.spec.power == PowerWish::Running;
     (ready && stays && pause(s).is_none() && s.authority == Authority::Session)
         .then(|| format!("{} takes the place of {}", peer.host, recorded.host))
+}
+
+/// Whether disks are to grow now. A disk that is mirrored cannot: neither its job nor its export would follow.
+fn grows(s: &Situation) -> bool {
+    !s.short.is_empty() && s.assignment.handover.is_none() && s.spec.power == PowerWish::Running
+}
+
+/// Why the recorded secondary is let go of for a moment, because somebody wants what needs that.
+fn wish(s: &Situation, recorded: &Replica) -> Option<String> {
+    let serves = s.peer.as_ref().is_some_and(|peer| peer.host == recorded.host && peer.serves);
+    let stays = s.assignment.handover.is_none() && s.spec.power == PowerWish::Running;
+    if !stays || s.authority != Authority::Session {
+        return None;
+    }
+    if grows(s) {
+        return Some("its disk grows".into());
+    }
+    let asked = members(s).any(|set| s.spec.resync.generation > set.resync);
+    (asked && serves).then(|| "it was asked to fill its secondary anew".into())
 }
 
 /// Why the recorded secondary must be let go, if it must.

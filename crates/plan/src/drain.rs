@@ -49,6 +49,7 @@ const IN_THE_WAY_MAX: usize = 32;
 
 /// How a host is emptied as things are now. A host that the cluster does not have is empty.
 pub fn drain(inventory: &Inventory, host: &HostName, how: How) -> Drain {
+    let inventory = &*inventory.for_moves();
     let Some(host) = inventory.host_ix(host) else { return Drain::default() };
     let mut snapshot = inventory.snapshot.clone();
     let duty = &mut snapshot.hosts[host.at()].duty;

@@ -101,6 +101,7 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         tags: Default::default(),
         pinned: false,
         start_after: Default::default(),
+        resync: Default::default(),
     }
 }
 
@@ -109,7 +110,7 @@ pub fn put(view: &mut ClusterView, name: &str, pool: Pool, owner: &str, secondar
     let spec = guest(name, pool);
     let members = std::iter::once(owner).chain(secondary);
     let members = members.map(|h| Replica { host: host(h), boot_id: boot(h, 1) }).collect();
-    let in_sync = InSync { volume: volume(name), epoch: Epoch::FIRST, members };
+    let in_sync = InSync::first(volume(name), Epoch::FIRST, members, Timestamp::UNIX_EPOCH);
     let assignment = Assignment {
         guest: spec.name.clone(),
         guest_id: spec.id,
@@ -145,6 +146,7 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         volumes: vec![],
         message: None,
         machine_type: None,
+        cpu: None,
         migration: None,
     }
 }

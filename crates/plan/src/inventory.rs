@@ -16,6 +16,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -24,6 +25,7 @@ use model::{
     HostUsage, JobKind, JobSpec, Liveness, Pool, PowerWish, RuleName, Settings, Survive, Usage,
 };
 
+use crate::compat::{self, Run, Verdicts};
 use crate::layout::Obstacle;
 use crate::order::StartOrder;
 use crate::rules::{self, Resolved};
@@ -60,6 +62,8 @@ pub struct Inventory {
     guests: Vec<GuestName>,
     stays: BTreeMap<GuestIx, Stay>,
     unmeasured: BTreeMap<HostName, String>,
+    /// Hosts that cannot continue a guest that runs; see [`Inventory::for_moves`].
+    incompatible: BTreeMap<(GuestIx, HostIx), String>,
 }
 
 /// Why a guest may not be moved now.
@@ -121,6 +125,7 @@ impl Inventory {
             guests: view.guests.keys().cloned().collect(),
             stays: BTreeMap::new(),
             unmeasured,
+            incompatible: BTreeMap::new(),
             usage,
             view,
         };
@@ -137,6 +142,41 @@ impl Inventory {
         let mut view = self.view.clone();
         view.guests.insert(spec.name.clone(), spec.clone());
         Self::of(view, self.usage.clone())
+    }
+
+    /// The same cluster in which a guest that runs may only go to hosts that can continue it. What starts guests anew
+    /// does not ask this.
+    pub fn for_moves(&self) -> Cow<'_, Inventory> {
+        let mut verdicts = Verdicts::default();
+        let mut incompatible = BTreeMap::new();
+        for (name, report) in &self.view.guest_reports {
+            let spec = self.view.guests.get(name).filter(|spec| spec.id == report.guest_id);
+            let run = spec.and_then(|_| Run::of(&self.view, report));
+            let (Some(guest), Some(run)) = (self.guest_ix(name), run) else { continue };
+            for (host, why) in verdicts.of(&self.view, run) {
+                if let Some(host) = self.host_ix(host) {
+                    incompatible.insert((guest, host), why.clone());
+                }
+            }
+        }
+        if incompatible.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut narrowed = self.clone();
+        let all: Vec<HostIx> = self.snapshot.host_indices().collect();
+        let guests: BTreeSet<GuestIx> = incompatible.keys().map(|(guest, _)| *guest).collect();
+        for guest in guests {
+            let need = &mut narrowed.snapshot.guests[guest.at()];
+            let allowed = need.allowed.get_or_insert_with(|| all.clone());
+            allowed.retain(|host| !incompatible.contains_key(&(guest, *host)));
+        }
+        narrowed.incompatible = incompatible;
+        Cow::Owned(narrowed)
+    }
+
+    /// Whether there is a host that cannot continue the guest while it runs.
+    pub fn cannot_continue(&self, guest: GuestIx) -> bool {
+        self.incompatible.keys().any(|(other, _)| *other == guest)
     }
 
     /// The same cluster with another wish for a host.
@@ -228,6 +268,9 @@ impl Inventory {
     /// An obstacle in words, with the rules that it comes from.
     pub fn explain(&self, guest: GuestIx, obstacle: &Obstacle) -> String {
         if let Obstacle::NotAllowed { host } = obstacle {
+            if let Some(why) = self.incompatible.get(&(guest, *host)) {
+                return why.clone();
+            }
             let rules: Vec<&RuleName> = self.rules.against(guest, *host);
             match rules.as_slice() {
                 [] => {}
@@ -278,7 +321,9 @@ impl Inventory {
         match host.duty {
             Duty::Draining => HostDuty::Leaves("it is being drained".to_owned()),
             Duty::Maintenance => HostDuty::GuestsLeave("it is in maintenance".to_owned()),
-            Duty::Normal if self.view.host_reports.contains_key(&host.name) => HostDuty::Takes,
+            Duty::Normal if self.view.host_reports.contains_key(&host.name) => {
+                compat::below_the_pin(&self.view, &host.name).map_or(HostDuty::Takes, HostDuty::Keeps)
+            }
             Duty::Normal => HostDuty::Keeps("it has not reported its size yet".to_owned()),
         }
     }

@@ -11,7 +11,9 @@
 //! - [`recover`], [`order`]: where lost guests come back, all at once, and who starts before whom.
 //! - [`capacity`]: how many guests still fit, what each loss would do, and whether the cluster's promise holds.
 //! - [`reboot`]: which hosts may be rebooted together.
+//! - [`compat`]: whether a guest that runs on one host can go on on another.
 //! - [`converge`]: the next step that one host takes for one guest.
+//! - [`heal`]: which guests get a new secondary because they have long had one replica.
 //! - [`htools`]: Ganeti's text format.
 //! - [`job`]: how far a job is.
 //! - [`layout`]: who is where, what that leaves, and why a guest may not go somewhere.
@@ -19,10 +21,12 @@
 //! - [`usage`]: averages of what is measured.
 
 pub mod capacity;
+pub mod compat;
 pub mod converge;
 pub mod decide;
 pub mod drain;
 pub mod dump;
+pub mod heal;
 pub mod htools;
 pub mod inventory;
 pub mod job;

@@ -85,6 +85,7 @@ impl Proposal {
 
 /// What balancing would do now, with Kennel's own objective.
 pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
+    let inventory = &*inventory.for_moves();
     let settings = search::Settings { moves_max: options.moves_max, ..search::Settings::default() };
     let mut plan = search::balance(&inventory.snapshot, &Kennel, &settings);
     if !plan.moves.is_empty() && spike::made_it(inventory, &plan, &settings) {
@@ -119,6 +120,7 @@ pub fn propose(inventory: &Inventory, options: Options) -> Proposal {
 
 /// Whether a move of a plan is still legal and still worth making, as things are now. `Err`: why not.
 pub fn still_good(inventory: &Inventory, guest: &GuestName, to: &GuestPlace) -> Result<(), String> {
+    let inventory = &*inventory.for_moves();
     let index = inventory.guest_ix(guest).ok_or_else(|| format!("there is no guest '{guest}' any more"))?;
     let place = inventory.place_ix(to).ok_or_else(|| format!("{to} names a host that is gone"))?;
     if let Some(stay) = inventory.stay(index) {

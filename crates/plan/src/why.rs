@@ -27,6 +27,7 @@ pub struct Why {
 
 /// Why a guest is where it is. `None`: there is no such guest.
 pub fn why(inventory: &Inventory, guest: &GuestName) -> Option<Why> {
+    let inventory = &*inventory.for_moves();
     let index = inventory.guest_ix(guest)?;
     Some(with_scene(&inventory.snapshot, |scene| explain(inventory, scene, guest, index)))
 }

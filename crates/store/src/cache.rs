@@ -396,7 +396,14 @@ mod tests {
         let boot_id: BootId = "0191e0a0-0000-4000-8000-000000000002".parse().expect("an id");
         let volume: VolumeId = "0191e0a0-0000-4000-8000-000000000001".parse().expect("an id");
         let replica = Replica { host: host.parse().expect("a name"), boot_id };
-        InSync { volume, epoch: Epoch::FIRST, members: [replica].into() }
+        InSync {
+            volume,
+            epoch: Epoch::FIRST,
+            members: [replica].into(),
+            alone_since: None,
+            resync: 0,
+            refill: false,
+        }
     }
 
     fn entry(key: &str, value: &[u8], mod_revision: i64) -> Entry {

@@ -48,6 +48,7 @@ fn records(number: u32) -> [Entry; 3] {
         tags: Default::default(),
         pinned: false,
         start_after: Default::default(),
+        resync: Default::default(),
     };
     let assignment = Assignment {
         guest: name,
@@ -61,7 +62,11 @@ fn records(number: u32) -> [Entry; 3] {
     };
     let replica = |number: u32| Replica { host: host(number), boot_id: id::<BootId>(number % HOSTS) };
     let members = [replica(number), replica(number + 1)].into();
-    [entry(&spec), entry(&assignment), entry(&InSync { volume, epoch: Epoch::FIRST, members })]
+    [
+        entry(&spec),
+        entry(&assignment),
+        entry(&InSync { volume, epoch: Epoch::FIRST, members, alone_since: None, resync: 0, refill: false }),
+    ]
 }
 
 #[test]

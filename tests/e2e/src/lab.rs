@@ -229,6 +229,13 @@ impl Lab {
         Ok(hosts.filter(|host| self.state_of(host).join("volumes").join(&file).is_file()).collect())
     }
 
+    /// The sizes of the files of a guest's first disk, bytes, by host.
+    pub fn file_sizes(&self, name: &str) -> Result<Vec<u64>> {
+        let file = format!("{}.raw", self.volume(name)?);
+        let size = |host: String| Ok(self.state_of(&host).join("volumes").join(&file).metadata()?.len());
+        self.holders(name)?.into_iter().map(size).collect()
+    }
+
     /// The hosts that the record of a guest's first disk counts on.
     pub fn in_sync_hosts(&self, name: &str) -> Result<Vec<String>> {
         let guest = self.guest(name)?;

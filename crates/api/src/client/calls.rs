@@ -1,13 +1,14 @@
 //! One method for each thing that an operator can ask.
 
 use futures::stream::BoxStream;
-use model::{GuestName, HostName, ImageName, JobId, NetworkName, Recipe, VolumeId};
+use model::{Bytes, GuestName, HostName, ImageName, JobId, NetworkName, Recipe, VolumeId};
 use serde::de::IgnoredAny;
 
 use super::{Ask, Client, ClientError};
 use crate::{
-    BuildImage, ClusterStatus, CreateGuest, CreateNetwork, EventQuery, EventView, ExecAnswer, ExecRequest,
-    GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView, VolumeView, WatchEvent,
+    BuildImage, ClusterStatus, ConvertVolume, CreateGuest, CreateNetwork, EventQuery, EventView, ExecAnswer,
+    ExecRequest, GrowVolume, GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView,
+    ReplaceSecondary, ResyncVolume, VolumeView, WatchEvent,
 };
 
 pub(super) type Answer<T> = Result<T, ClientError>;
@@ -79,6 +80,29 @@ impl Client {
 
     pub async fn volume(&self, id: VolumeId) -> Answer<VolumeView> {
         self.fetch(Ask::get(format!("/v1/volumes/{id}"), format!("show the volume {id}"))).await
+    }
+
+    /// Brings the secondary replicas of its guest to another host.
+    pub async fn replace_secondary(&self, id: VolumeId, request: &ReplaceSecondary) -> Answer<JobView> {
+        let asked = format!("replace the secondary of the volume {id}");
+        self.fetch(Ask::post(format!("/v1/volumes/{id}/replace-secondary"), asked).json(request)?).await
+    }
+
+    /// Has the secondary replicas of its guest filled anew.
+    pub async fn resync_volume(&self, id: VolumeId, request: &ResyncVolume) -> Answer<VolumeView> {
+        let asked = format!("resync the volume {id}");
+        self.fetch(Ask::post(format!("/v1/volumes/{id}/resync"), asked).json(request)?).await
+    }
+
+    pub async fn grow_volume(&self, id: VolumeId, size: Bytes) -> Answer<VolumeView> {
+        let asked = format!("grow the volume {id}");
+        self.fetch(Ask::post(format!("/v1/volumes/{id}/grow"), asked).json(&GrowVolume { size })?).await
+    }
+
+    /// Puts all disks of its guest into another pool.
+    pub async fn convert_volume(&self, id: VolumeId, request: &ConvertVolume) -> Answer<JobView> {
+        let asked = format!("convert the volume {id}");
+        self.fetch(Ask::post(format!("/v1/volumes/{id}/convert"), asked).json(request)?).await
     }
 
     pub async fn networks(&self) -> Answer<Vec<NetworkView>> {

@@ -198,6 +198,15 @@ fn tally<T: Display>(counts: &BTreeMap<T, u32>) -> String {
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
+/// What guests are started with, as far as the hosts' processors decide.
+fn baseline(status: &ClusterStatus) -> String {
+    match (status.settings.cpu_baseline, status.lowest_cpu_level) {
+        (Some(pinned), _) => format!("{pinned}, pinned"),
+        (None, Some(level)) => format!("{level}, which every host has"),
+        (None, None) => "none: some host does not tell what its processors can do".to_owned(),
+    }
+}
+
 fn show(status: &ClusterStatus, now: Timestamp) -> Block {
     let health = match (status.problems.len(), status.store_answers) {
         (0, true) => Cell::new("all is well", Tone::Good),
@@ -219,6 +228,7 @@ fn show(status: &ClusterStatus, now: Timestamp) -> Block {
         .line("Guests", tally(&status.guests))
         .line("Volumes", tally(&status.volumes))
         .line("Jobs", format!("{} under way", status.jobs_running))
+        .line("CPU baseline", baseline(status))
         .line("Leader", Cell::maybe(status.leader.as_ref()))
         .each("State store", members)
         .each("Damaged", status.damaged.iter().map(|(key, why)| format!("{key}: {why}")))
@@ -255,6 +265,7 @@ mod tests {
             guests: BTreeMap::from([(GuestPhase::Running, 3), (GuestPhase::Failed, 1)]),
             volumes: BTreeMap::from([(VolumePhase::Degraded, 4)]),
             jobs_running: 0,
+            lowest_cpu_level: Some(model::CpuLevel::V3),
             problems: vec!["host host2 is lost".to_owned()],
             damaged: BTreeMap::new(),
         }
@@ -263,15 +274,16 @@ mod tests {
     #[test]
     fn a_status_begins_with_what_is_wrong() {
         let text = show(&example(), Timestamp::UNIX_EPOCH).render(false);
-        let expected = "Cluster:     lab\n\
-                        Health:      1 problem\n\
-                        Problems:    host host2 is lost\n\
-                        Hosts:       2 of 3 online\n\
-                        Guests:      3 running, 1 failed\n\
-                        Volumes:     4 degraded\n\
-                        Jobs:        0 under way\n\
-                        Leader:      host1\n\
-                        State store: host2 (NOT healthy): it does not answer\n";
+        let expected = "Cluster:      lab\n\
+                        Health:       1 problem\n\
+                        Problems:     host host2 is lost\n\
+                        Hosts:        2 of 3 online\n\
+                        Guests:       3 running, 1 failed\n\
+                        Volumes:      4 degraded\n\
+                        Jobs:         0 under way\n\
+                        CPU baseline: x86-64-v3, which every host has\n\
+                        Leader:       host1\n\
+                        State store:  host2 (NOT healthy): it does not answer\n";
         assert!(text.starts_with(expected), "{text}");
     }
 

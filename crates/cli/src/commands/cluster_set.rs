@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use api::ChangeSettings;
 use clap::{Args, ValueEnum};
-use model::{BalanceMode, Settings, Survive};
+use model::{BalanceMode, CpuLevel, Settings, Survive};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -33,6 +33,56 @@ pub struct SetArguments {
     /// How many guests one host may be starting at once while lost guests are recovered
     #[arg(long, value_name = "N")]
     recovery_starts: Option<u32>,
+    /// For how long a mirrored disk has one replica before it gets a new secondary by itself, as in 90s, 30m or 2h; `off`: never
+    #[arg(long, value_name = "TIME|off")]
+    heal_after: Option<HealAfter>,
+    /// The processor that guests are started with, as in x86-64-v2; `auto`: what every host has
+    #[arg(long, value_name = "LEVEL|auto")]
+    cpu_baseline: Option<Baseline>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Baseline(Option<CpuLevel>);
+
+impl FromStr for Baseline {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Baseline(None)) } else { text.parse().map(|level| Baseline(Some(level))) }
+    }
+}
+
+/// Seconds; 0: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HealAfter(u32);
+
+impl FromStr for HealAfter {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(HealAfter(0));
+        }
+        let wrong = || format!("'{text}' is no time: write 90s, 30m, 2h or off");
+        let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+            Some(number) => (number, &text[number.len()..]),
+            None => (text, "s"),
+        };
+        let seconds: u32 = match unit {
+            "h" => 3600,
+            "m" => 60,
+            _ => 1,
+        };
+        number.parse::<u32>().ok().and_then(|n| n.checked_mul(seconds)).map(HealAfter).ok_or_else(wrong)
+    }
+}
+
+/// As in `after 30 m with one replica`.
+fn heals(seconds: u32) -> String {
+    match seconds {
+        0 => "off".to_owned(),
+        s if s % 3600 == 0 => format!("after {} h with one replica", s / 3600),
+        s if s % 60 == 0 => format!("after {} m with one replica", s / 60),
+        s => format!("after {s} s with one replica"),
+    }
 }
 
 /// Whether guests are moved to balance the load.
@@ -83,6 +133,8 @@ pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failu
         memory_percent: arguments.memory_percent,
         vcpus_percent: arguments.vcpus_percent,
         recovery_starts_per_host: arguments.recovery_starts,
+        heal_after_s: arguments.heal_after.map(|after| after.0),
+        cpu_baseline: arguments.cpu_baseline.map(|baseline| baseline.0),
     };
     let settings = context.client()?.change_settings(&request).await?;
     context.output.result(&settings, |coloured| show(&settings).render(coloured))
@@ -118,6 +170,11 @@ fn show(settings: &Settings) -> Block {
             "Starts at once",
             format!("{} on each host, while lost guests are recovered", settings.recovery_starts_per_host),
         )
+        .line("Healing", heals(settings.heal_after_s))
+        .line(
+            "CPU baseline",
+            settings.cpu_baseline.map_or_else(|| "what every host has".to_owned(), |level| level.to_string()),
+        )
         .line("Store members", settings.store_members)
 }
 
@@ -134,5 +191,24 @@ mod tests {
             assert!(bad.parse::<Survival>().is_err(), "{bad}");
         }
         assert_eq!(survives(Survive::Hosts(2)), "the loss of any 2 hosts");
+    }
+
+    #[test]
+    fn a_grace_time_is_said_with_its_unit() {
+        for (text, seconds) in [("off", 0), ("0", 0), ("45", 45), ("90s", 90), ("30m", 1800), ("2h", 7200)] {
+            assert_eq!(text.parse(), Ok(HealAfter(seconds)), "{text}");
+        }
+        for bad in ["", "m", "-1", "never", "30d", "9999999h"] {
+            assert!(bad.parse::<HealAfter>().is_err(), "{bad}");
+        }
+        assert_eq!(heals(1800), "after 30 m with one replica");
+        assert_eq!(heals(0), "off");
+    }
+
+    #[test]
+    fn a_baseline_is_a_level_or_what_there_is() {
+        assert_eq!("auto".parse(), Ok(Baseline(None)));
+        assert_eq!("x86-64-v2".parse(), Ok(Baseline(Some(CpuLevel::V2))));
+        assert!("v2".parse::<Baseline>().unwrap_err().contains("x86-64-v4"));
     }
 }

@@ -85,6 +85,7 @@ pub fn why(view: &WhyView, coloured: bool) -> String {
         .each("Elsewhere", view.others.iter().map(|(host, why)| format!("{host}: {why}")))
         .each("Rules", &view.rules)
         .maybe("Stays, for", view.cannot_move.as_ref())
+        .maybe("One replica, for", view.healing.as_ref())
         .render(coloured)
 }
 
@@ -137,6 +138,7 @@ fn placement(view: &GuestView, now: Timestamp) -> Block {
         .line("CPUs", spec.vcpus)
         .line("Memory", spec.memory)
         .maybe("Accelerator", report.and_then(|r| r.accelerator))
+        .maybe("Processor", report.and_then(|r| r.cpu))
         .line("Boots from", boot)
         .each("Networks", nics)
         .line("Priority", spec.priority)
@@ -199,6 +201,8 @@ mod tests {
                 phase: VolumePhase::Degraded,
                 epoch: Some(Epoch(3)),
                 fill: None,
+                degraded_since: None,
+                healing: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),
                     replica(&secondary, ReplicaRole::Secondary, false),
@@ -226,6 +230,7 @@ mod tests {
                 tags: Default::default(),
                 pinned: false,
                 start_after: Default::default(),
+                resync: Default::default(),
             },
             assignment: Some(Assignment {
                 guest: name,

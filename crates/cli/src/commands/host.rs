@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{Client, HostView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{Bytes, Duty, HostName, HostPhase, HostUsage, Usage};
+use model::{Bytes, Compatibility, Duty, HostName, HostPhase, HostUsage, Usage};
 
 use super::host_change;
 
@@ -261,6 +261,7 @@ pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block
     block
         .line("Boot", report.boot_id)
         .line("CPUs", report.cpus)
+        .maybe("CPU level", cpu(&report.compatibility))
         .line("Memory", report.memory)
         .line("Disk", report.disk)
         .line("Accelerator", format!("{}: {}", report.accelerator.kind, report.accelerator.why))
@@ -270,6 +271,13 @@ pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block
         .line("Images", join(report.images.iter().map(ToString::to_string).collect()))
         .each("Uplinks", report.uplinks.iter().map(|(network, link)| format!("{network} on {link}")))
         .each("Problems", &report.problems)
+}
+
+/// What decides which running guests it can take in.
+fn cpu(compatibility: &Compatibility) -> Option<String> {
+    let Compatibility { cpu_level, cpu_vendor, .. } = compatibility;
+    let level = (*cpu_level)?;
+    Some(cpu_vendor.as_ref().map_or_else(|| level.to_string(), |vendor| format!("{level}, {vendor}")))
 }
 
 /// For tests of other files, too.

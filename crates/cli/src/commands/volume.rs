@@ -1,14 +1,17 @@
 //! `kennel volume`: guests' disks, and who holds every acknowledged write of them.
 
-use api::VolumeView;
+use std::str::FromStr;
+
+use api::{Client, ConvertVolume, ReplaceSecondary, ResyncVolume, VolumeView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{Bytes, VolumeId, VolumePhase};
+use model::{Bytes, GuestName, HostName, Pool, VolumeId, VolumePhase};
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::listing::{self, Listed};
 use crate::output::{Block, Cell, Tone};
+use crate::{progress, times};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -24,7 +27,128 @@ pub enum Command {
     /// Everything about one volume
     #[command(after_help = "Example:
   kennel volume show 0199f0a2-7c1e-7d60-8b37-0c8f6a1d2e3f")]
-    Show { volume: VolumeId },
+    Show {
+        /// A volume's id, or a guest
+        volume: Which,
+    },
+    /// Put a guest's second replica on another host
+    #[command(after_help = "Examples:
+  kennel volume replace-secondary web1
+  kennel volume replace-secondary web1 --to host3
+
+The old replica is kept until the new one can be filled, and deleted once the new one is in sync.
+All disks of a guest have their second replicas on the same host, and go together.")]
+    ReplaceSecondary {
+        /// A volume's id, or a guest
+        volume: Which,
+        /// The host that shall hold it [default: the best one]
+        #[arg(long, value_name = "HOST")]
+        to: Option<HostName>,
+        /// Though the cluster could no longer survive what it promises to
+        #[arg(long)]
+        force: bool,
+        /// Do not wait; print the job's id
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Fill a guest's second replica anew
+    #[command(after_help = "Examples:
+  kennel volume resync web1
+  kennel volume resync web1 --full
+
+Until it is filled the guest has one replica that counts. `kennel volume list --watch` shows how far it is.")]
+    Resync {
+        /// A volume's id, or a guest
+        volume: Which,
+        /// Copy all of the disk, whatever is known of what changed
+        #[arg(long)]
+        full: bool,
+    },
+    /// Make a disk larger, also while its guest runs
+    #[command(after_help = "Examples:
+  kennel volume grow web1 20G
+  kennel volume grow 0199f0a2-7c1e-7d60-8b37-0c8f6a1d2e3f 20G
+
+The guest sees the new size at once; its partitions and file systems are its own business (growpart, resize2fs).
+A mirrored disk is filled anew afterwards.")]
+    Grow {
+        /// A volume's id, or a guest that has one disk
+        volume: Which,
+        /// As in 20G; more than it has
+        size: Bytes,
+    },
+    /// Put a guest's disks into another pool while it runs
+    #[command(after_help = "Examples:
+  kennel volume convert web1 --pool mirror
+  kennel volume convert web1 --pool mirror --to host3
+  kennel volume convert web1 --pool local")]
+    Convert {
+        /// A volume's id, or a guest; all disks of the guest go
+        volume: Which,
+        /// `mirror` makes a second replica on another host, `local` gives it up
+        #[arg(long)]
+        pool: Pool,
+        /// The host that shall hold the second replica [default: the best one]
+        #[arg(long, value_name = "HOST")]
+        to: Option<HostName>,
+        /// Though the cluster could no longer survive what it promises to
+        #[arg(long)]
+        force: bool,
+        /// Do not wait; print the job's id
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+/// A volume, by its id or by its guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    Volume(VolumeId),
+    GuestsOwn(GuestName),
+}
+
+impl FromStr for Which {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(volume) = text.parse() {
+            return Ok(Which::Volume(volume));
+        }
+        let name =
+            text.parse().map_err(|_| format!("'{text}' is neither a volume's id nor a guest's name"))?;
+        Ok(Which::GuestsOwn(name))
+    }
+}
+
+impl Which {
+    /// One volume of the guest, for what concerns all of them.
+    async fn any(&self, client: &Client) -> Result<VolumeId, Failure> {
+        Ok(self.of_guest(client).await?.0)
+    }
+
+    /// The only one of the guest.
+    async fn one(&self, client: &Client, asked: &str) -> Result<VolumeId, Failure> {
+        match self.of_guest(client).await? {
+            (volume, others) if others.is_empty() => Ok(volume),
+            (volume, others) => {
+                let ids: Vec<String> =
+                    std::iter::once(volume).chain(others).map(|id| id.to_string()).collect();
+                let instead = format!("name one of them: {}", ids.join(", "));
+                Err(Failure::refused(asked, "the guest has several disks", instead))
+            }
+        }
+    }
+
+    async fn of_guest(&self, client: &Client) -> Result<(VolumeId, Vec<VolumeId>), Failure> {
+        let guest = match self {
+            Which::Volume(volume) => return Ok((*volume, Vec::new())),
+            Which::GuestsOwn(guest) => guest,
+        };
+        let view = client.guest(guest).await?;
+        let mut ids = view.volumes.iter().map(|volume| volume.id);
+        let none =
+            || Failure::refused(format!("find the disk of '{guest}'"), "it has none", "name another guest");
+        Ok((ids.next().ok_or_else(none)?, ids.collect()))
+    }
 }
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -34,8 +158,37 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::List { watch: false } => listing::print(context, &context.client()?.volumes().await?),
         Command::Show { volume } => {
-            let view = context.client()?.volume(volume).await?;
-            context.output.result(&view, |coloured| show(&view).render(coloured))
+            let client = context.client()?;
+            let view = client.volume(volume.one(&client, "show a volume").await?).await?;
+            context.output.result(&view, |coloured| show(&view, Timestamp::now()).render(coloured))
+        }
+        Command::ReplaceSecondary { volume, to, force, no_wait } => {
+            let client = context.client()?;
+            let id = volume.any(&client).await?;
+            let job = client.replace_secondary(id, &ReplaceSecondary { to, force }).await?;
+            progress::finish(context, &client, job, no_wait).await
+        }
+        Command::Resync { volume, full } => {
+            let client = context.client()?;
+            let id = volume.any(&client).await?;
+            let view = client.resync_volume(id, &ResyncVolume { full }).await?;
+            context
+                .output
+                .result(&view, |_| format!("The second replica of {} is filled anew.\n", view.guest))
+        }
+        Command::Grow { volume, size } => {
+            let client = context.client()?;
+            let id = volume.one(&client, "grow a volume").await?;
+            let view = client.grow_volume(id, size).await?;
+            context
+                .output
+                .result(&view, |_| format!("Disk {} of {} grows to {size}.\n", view.disk, view.guest))
+        }
+        Command::Convert { volume, pool, to, force, no_wait } => {
+            let client = context.client()?;
+            let id = volume.any(&client).await?;
+            let job = client.convert_volume(id, &ConvertVolume { pool, to, force }).await?;
+            progress::finish(context, &client, job, no_wait).await
         }
     }
 }
@@ -86,7 +239,7 @@ pub fn replicas(view: &VolumeView) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-fn show(view: &VolumeView) -> Block {
+fn show(view: &VolumeView, now: Timestamp) -> Block {
     Block::new()
         .line("Volume", view.id)
         .line("Guest", format!("{}, disk {}", view.guest, view.disk))
@@ -96,6 +249,8 @@ fn show(view: &VolumeView) -> Block {
         .line("Phase", phase(view.phase))
         .line("Meaning", meaning(view.phase))
         .maybe("Filled", view.fill.map(|fill| format!("{} of {}", Bytes(fill.done), Bytes(fill.total))))
+        .maybe("Degraded", view.degraded_since.map(|since| times::at_and_ago(since, now)))
+        .maybe("Healing", view.healing.as_ref())
         .each("Replicas", replicas(view))
         .line("Epoch", Cell::maybe(view.epoch))
 }

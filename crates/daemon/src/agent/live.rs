@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use host::{ExportName, Fill, HostError, Hypervisor, MigrationPhase, MigrationSettings, ReplicaServer};
 use model::{
-    Assignment, Bytes, EventKind, Handover, HandoverKind, HostName, InSync, Incoming, JobId, MigrationReport,
-    MoveOptions, Replica,
+    Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, InSync, Incoming, JobId,
+    MigrationReport, MoveOptions, Replica,
 };
 use plan::converge::{RunElsewhere, SendPhase, Sending, Situation, Stage, ladder};
 use store::{Outcome, keys};
@@ -106,7 +106,9 @@ impl Keeper {
             && report.epoch == assignment.epoch
             && report.state == model::GuestState::Running;
         let machine_type = report.machine_type.clone().filter(|_| runs)?;
-        Some(RunElsewhere { machine_type, boot_generation: report.boot_generation })
+        // Builds that did not tell started guests with no other.
+        let cpu = report.cpu.unwrap_or_default();
+        Some(RunElsewhere { machine_type, cpu, boot_generation: report.boot_generation })
     }
 
     /// Forgets what belongs to a handover that is over, and asks QEMU how far the present one is.
@@ -217,7 +219,7 @@ impl Keeper {
     pub(super) async fn receive(
         &mut self,
         s: &Situation,
-        machine_type: &str,
+        (machine_type, cpu): (&str, CpuModel),
         boot_generation: u64,
     ) -> Result<(), Failure> {
         let Some(handover) = live_handover(&s.assignment) else { return Ok(()) };
@@ -225,6 +227,8 @@ impl Keeper {
         if self.running.is_none() {
             let mut config = self.machine_config(s).await?;
             (config.label.epoch, config.label.boot_generation) = (epoch, boot_generation);
+            // It goes on as what it began as, whatever guests are started with by now.
+            config.cpu = cpu;
             let machine = self.agent.driver.launch_incoming(&config, machine_type).await?;
             self.take_machine(machine, Some(Stage::Incoming)).await;
         }
@@ -315,8 +319,9 @@ impl Keeper {
             }
             txn.put(next);
             for disk in &s.spec.disks {
-                let members = s.in_sync.get(&disk.volume).map(|set| set.members.clone()).unwrap_or_default();
-                txn.put(&InSync { volume: disk.volume, epoch: next.epoch, members });
+                if let Some(set) = s.in_sync.get(&disk.volume) {
+                    txn.put(&InSync { epoch: next.epoch, ..set.clone() });
+                }
             }
             let same = s.in_sync.iter().all(|(volume, set)| view.in_sync.get(volume) == Some(set));
             same && view.assignments.get(&self.guest) == Some(&s.assignment)

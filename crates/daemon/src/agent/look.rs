@@ -132,6 +132,11 @@ impl Keeper {
         let authority = self.authority(&assignment, counted_on_others, confirms).await;
         let served = self.look_at_exports(&spec).await;
         let files = spec.disks.iter().map(|d| d.volume).filter(|v| agent.volumes.exists(*v)).collect();
+        let short = spec
+            .disks
+            .iter()
+            .filter(|disk| agent.volumes.size(disk.volume).is_ok_and(|size| size < disk.size));
+        let short = short.map(|disk| disk.volume).collect();
         let (now, instant) = (Timestamp::now(), Instant::now());
         let at = |when: Instant| now + signed(when, instant);
         let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
@@ -142,6 +147,7 @@ impl Keeper {
             in_sync,
             machine: self.machine_facts(sending),
             files,
+            short,
             served,
             dropped,
             peer,
@@ -420,6 +426,7 @@ impl Keeper {
             volumes: self.volume_reports(s),
             message: stuck.or_else(|| self.message(state, step)),
             machine_type: self.running.as_ref().and_then(|running| running.machine_type.clone()),
+            cpu: self.running.as_ref().and_then(|running| running.machine.cpu()),
             migration: self.migration_report(s),
         };
         self.reporter.say(report);
@@ -459,6 +466,7 @@ impl Keeper {
             }
             Step::Rest { rest: Rest::Waiting(_), .. } if failing => GuestState::Failed,
             Step::MakeVolumes { .. } | Step::TakeOver { .. } | Step::ClaimAlone => GuestState::Preparing,
+            Step::Grow { .. } if s.machine.is_none() => GuestState::Preparing,
             Step::Start { .. } => GuestState::Starting,
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
             _ if arriving => GuestState::Starting,
@@ -467,6 +475,8 @@ impl Keeper {
             | Step::Admit { .. }
             | Step::LetGo { .. }
             | Step::Detach { .. }
+            | Step::Grow { .. }
+            | Step::GrowReplica { .. }
             | Step::MakeReplica { .. }
             | Step::Serve { .. }
             | Step::Receive { .. }

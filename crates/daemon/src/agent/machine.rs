@@ -23,6 +23,7 @@ impl Keeper {
             nics.push(MachineNic { tap: self.attach_tap(s, index, network).await?, mac: nic.mac });
         }
         let disks = s.spec.disks.iter();
+        let cpu = CpuModel::at_start(self.agent.state.read().view(), self.agent.accelerator());
         Ok(MachineConfig {
             label: MachineLabel {
                 guest: self.guest.clone(),
@@ -33,7 +34,7 @@ impl Keeper {
             vcpus: s.spec.vcpus,
             memory: s.spec.memory,
             accelerator: self.agent.accelerator(),
-            cpu: CpuModel::Tcg,
+            cpu,
             machine_type: None,
             boot,
             disks: disks

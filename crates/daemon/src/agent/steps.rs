@@ -79,13 +79,15 @@ impl Keeper {
                 self.record(s, [self.own_replica()]).await?;
                 self.detach(&volumes).await
             }
+            Step::Grow { volumes } => self.grow(s, &volumes).await,
+            Step::GrowReplica { volume } => self.grow_replica(s, volume).await,
             Step::MakeReplica { volume } => self.make_replica(s, volume).await,
             Step::Serve { volume } => self.serve(s, volume).await,
             Step::Withdraw { volume } => self.withdraw(volume).await,
             Step::DropReplica { volume } => self.drop_replica(s, volume).await,
             Step::DeleteVolumes => self.delete_volumes(s).await,
-            Step::Receive { machine_type, boot_generation } => {
-                self.receive(s, &machine_type, boot_generation).await
+            Step::Receive { machine_type, cpu, boot_generation } => {
+                self.receive(s, (&machine_type, cpu), boot_generation).await
             }
             Step::Send { to } => self.send(s, to).await,
             Step::Adjust { downtime_limit_ms } => self.adjust(s, downtime_limit_ms).await,
@@ -117,7 +119,12 @@ impl Keeper {
             .change(|view, txn| {
                 txn.unchanged(&keys::assignment(&self.guest));
                 for disk in &s.spec.disks {
-                    txn.put(&InSync { volume: disk.volume, epoch, members: members.clone() });
+                    let members = members.clone();
+                    let next = match view.in_sync.get(&disk.volume) {
+                        Some(before) => before.followed_by(epoch, members, s.now),
+                        None => InSync::first(disk.volume, epoch, members, s.now),
+                    };
+                    txn.put(&next.heeding(s.spec.resync));
                 }
                 view.assignments.get(&self.guest) == Some(&s.assignment)
             })
@@ -180,6 +187,7 @@ impl Keeper {
             volumes: vec![],
             message: None,
             machine_type: None,
+            cpu: Some(config.cpu),
             migration: None,
         };
         // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
@@ -340,6 +348,27 @@ impl Keeper {
     async fn make_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
         let Some(disk) = s.spec.disks.iter().find(|disk| disk.volume == volume) else { return Ok(()) };
         Ok(self.agent.volumes.create_empty(volume, disk.size).await?)
+    }
+
+    /// The guest's own disks. The room is taken before the guest sees it.
+    async fn grow(&mut self, s: &Situation, volumes: &[VolumeId]) -> Result<(), Failure> {
+        for disk in s.spec.disks.iter().filter(|disk| volumes.contains(&disk.volume)) {
+            match &self.running {
+                Some(running) => {
+                    self.agent.volumes.reserve(disk.volume, disk.size).await?;
+                    running.machine.grow(disk.volume, disk.size).await?;
+                }
+                None => self.agent.volumes.grow(disk.volume, disk.size).await?,
+            }
+            let message = format!("a disk of '{}' is {} now", self.guest, disk.size);
+            self.agent.events.info(EventKind::VolumeGrown, self.about(), message);
+        }
+        Ok(())
+    }
+
+    async fn grow_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
+        let Some(disk) = s.spec.disks.iter().find(|disk| disk.volume == volume) else { return Ok(()) };
+        Ok(self.agent.volumes.grow(volume, disk.size).await?)
     }
 
     async fn serve(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
     AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, Image, JobKind, MacAddress,
-    Network, NetworkName, NicSpec, Pool, PowerWish, Seed, VolumeId,
+    Network, NetworkName, NicSpec, Pool, PowerWish, Resync, Seed, VolumeId,
 };
 use store::keys;
 use uuid::Uuid;
@@ -126,6 +126,7 @@ impl<'a> Draft<'a> {
             tags: request.tags.clone(),
             pinned: request.pinned,
             start_after: request.start_after.clone(),
+            resync: Resync::default(),
         };
         planner::check_start_order(view, &spec, &spec.start_after, self.asked)?;
         Ok(spec)

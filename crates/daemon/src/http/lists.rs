@@ -10,9 +10,9 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use model::{ClusterView, GuestName, HostName, ImageName, JobId, NetworkName, VolumeId};
 
-use super::Shared;
 use super::answer::{Answer, Refused, named};
 use super::watch;
+use super::{Shared, planner};
 
 type Watchable = Query<ListQuery>;
 
@@ -50,7 +50,12 @@ pub async fn volumes(State(backend): State<Shared>, Query(query): Watchable) -> 
 
 pub async fn volume(State(backend): State<Shared>, Path(id): Path<String>) -> Answer<Json<VolumeView>> {
     let id: VolumeId = named(&id, "volume")?;
-    item(VolumeView::find(&view(&backend), id), "volume", id)
+    let Json(mut volume) = item(VolumeView::find(&view(&backend), id), "volume", id)?;
+    if volume.degraded_since.is_some() {
+        let asked = format!("show the volume '{id}'");
+        volume.healing = planner::healing(&backend, volume.guest.clone(), &asked).await?;
+    }
+    Ok(Json(volume))
 }
 
 pub async fn networks(State(backend): State<Shared>, Query(query): Watchable) -> Response {

@@ -7,10 +7,7 @@ use api::{JobView, MigrateGuest};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use model::{
-    Assignment, ClusterView, GuestName, GuestState, HandoverKind, HostName, JobKind, JobSpec, MoveOptions,
-    Pool,
-};
+use model::{Assignment, ClusterView, GuestName, JobKind, JobSpec, MoveOptions, Pool};
 use store::keys;
 
 use super::answer::{Answer, Body, Refused, named};
@@ -36,10 +33,7 @@ pub async fn migrate(
         let choose = move |inventory| planner::destination(&inventory, &guest, &request, &why);
         planner::think(&backend, &asked, choose).await?
     };
-    if options.how() == HandoverKind::Live {
-        must_be_able_to_run(&backend.state().view(), &guest, &to.host, &asked)?;
-    }
-    let job = commit::new_job(JobKind::MoveGuest { guest: guest.clone(), to, options }, &caller);
+    let job = commit::new_job(JobKind::MoveGuest { guest: guest.clone(), to, options, heals: None }, &caller);
     let view = commit::start_job(&backend, &asked, &job, |cache, txn| {
         // If somebody else has moved it since, the place that was chosen need not be the right one.
         if *may_move(cache.view(), &guest, &asked)? != seen {
@@ -66,29 +60,19 @@ fn must_make_sense(options: &MoveOptions, asked: &str) -> Answer<()> {
     Ok(())
 }
 
-/// A machine that runs is continued by the same kind of machine only.
-fn must_be_able_to_run(view: &ClusterView, guest: &GuestName, to: &HostName, asked: &str) -> Answer<()> {
-    let Some(assignment) = view.assignments.get(guest).filter(|assignment| &assignment.host != to) else {
-        return Ok(());
-    };
-    let run =
-        view.guest_reports.get(guest).filter(|r| r.host == assignment.host && r.epoch == assignment.epoch);
-    let Some(runs_under) = run.filter(|run| run.state == GuestState::Running).and_then(|r| r.accelerator)
-    else {
-        return Ok(());
-    };
-    let there = view.host_reports.get(to).map(|report| report.accelerator.kind);
-    match there.filter(|there| *there != runs_under) {
-        None => Ok(()),
-        Some(there) => {
-            let why = format!("it runs under {runs_under}, and {to} runs guests under {there}");
-            Err(Refused::by_state(asked, why, "add --restart, which starts it anew there"))
-        }
+/// Where a guest is that may be moved at all.
+pub fn may_move<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer<&'a Assignment> {
+    let spec = view.guests.get(guest);
+    if spec.is_some_and(|spec| spec.is_mirrored() && spec.disks.iter().any(|disk| disk.pool == Pool::Local)) {
+        let why = "some of its disks are local, and some are mirrored";
+        let instead = format!("`kennel volume convert {guest} --pool mirror` puts all of them into one pool");
+        return Err(Refused::by_state(asked, why, instead));
     }
+    is_free(view, guest, asked)
 }
 
-/// Where a guest is that may be moved at all.
-fn may_move<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer<&'a Assignment> {
+/// Where a guest is that nothing is being done to, in whatever pools its disks are.
+pub fn is_free<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer<&'a Assignment> {
     guests::must_be_whole(view, guest, asked)?;
     let spec = view.guests.get(guest).ok_or_else(|| Refused::not_found(asked, "guest", guest))?;
     if spec.deleting {
@@ -97,10 +81,6 @@ fn may_move<'a>(view: &'a ClusterView, guest: &GuestName, asked: &str) -> Answer
     let assignment = view.assignments.get(guest).filter(|a| a.guest_id == spec.id).ok_or_else(|| {
         Refused::by_state(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"))
     })?;
-    if spec.is_mirrored() && spec.disks.iter().any(|disk| disk.pool == Pool::Local) {
-        let why = "some of its disks are local, and some are mirrored";
-        return Err(Refused::by_state(asked, why, "guests that shall move need all disks in one pool"));
-    }
     if !view.is_live(&assignment.host) {
         let why = format!("its host {} is lost", assignment.host);
         return Err(Refused::by_state(asked, why, "it is recovered by itself, if that can be done"));

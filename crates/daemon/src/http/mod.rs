@@ -41,6 +41,7 @@ mod stream;
 mod tickets;
 mod token;
 mod usage;
+mod volumes;
 mod watch;
 
 #[cfg(test)]
@@ -134,6 +135,10 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/guests/{name}/screen", get(screen::screen))
         .route("/v1/volumes", get(lists::volumes))
         .route("/v1/volumes/{id}", get(lists::volume))
+        .route("/v1/volumes/{id}/replace-secondary", post(volumes::replace_secondary))
+        .route("/v1/volumes/{id}/resync", post(volumes::resync))
+        .route("/v1/volumes/{id}/grow", post(volumes::grow))
+        .route("/v1/volumes/{id}/convert", post(volumes::convert))
         .route("/v1/networks", get(lists::networks).post(networks::create))
         .route("/v1/networks/{name}", get(lists::network).delete(networks::delete))
         .route("/v1/images", get(lists::images).post(images::register))

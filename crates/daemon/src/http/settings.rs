@@ -3,7 +3,8 @@
 use api::ChangeSettings;
 use axum::Json;
 use axum::extract::State;
-use model::{ClusterView, Settings, Survive};
+use model::{ClusterView, CpuLevel, Settings, Survive};
+use plan::compat::cpu_limit;
 use store::Cache;
 
 use super::answer::{Answer, Body, Refused};
@@ -20,6 +21,8 @@ const SURVIVE_HOSTS_MAX: u32 = 16;
 /// Of memory and of processors. Below 10 a host would be empty, above 10,000 the limit is none.
 pub const PERCENT: std::ops::RangeInclusive<u32> = 10..=10_000;
 const STARTS_PER_HOST_MAX: u32 = 1000;
+/// A month: who waits for longer can switch it off.
+const HEAL_AFTER_MAX_S: u32 = 31 * 24 * 3600;
 
 pub async fn change(
     State(backend): State<Shared>,
@@ -31,6 +34,7 @@ pub async fn change(
         let unread = || Refused::store_unavailable(asked, "this host has not read the cluster's state yet");
         let mut cluster = cache.view().cluster.clone().ok_or_else(unread)?;
         apply(&request, &mut cluster.settings);
+        every_host_reaches(cache.view(), request.cpu_baseline.flatten(), asked)?;
         let mut txn = cache.txn();
         txn.put(&cluster);
         commit::built(&mut txn, asked)
@@ -65,6 +69,7 @@ fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
     range(request.recovery_starts_per_host, 1..=STARTS_PER_HOST_MAX, &|n| {
         format!("starting {n} lost guests at once")
     })?;
+    range(request.heal_after_s, 0..=HEAL_AFTER_MAX_S, &|n| format!("healing after {n} s"))?;
     match request.survive {
         Some(Survive::Hosts(count)) => {
             let what = format!("keeping room for the loss of {count} hosts at once");
@@ -83,6 +88,8 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
         memory_percent,
         vcpus_percent,
         recovery_starts_per_host,
+        heal_after_s,
+        cpu_baseline,
     } = request.clone();
     settings.balance = balance.unwrap_or(settings.balance);
     settings.balance_moves_at_once = balance_moves_at_once.unwrap_or(settings.balance_moves_at_once);
@@ -91,4 +98,20 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
     settings.memory_percent = memory_percent.unwrap_or(settings.memory_percent);
     settings.vcpus_percent = vcpus_percent.unwrap_or(settings.vcpus_percent);
     settings.recovery_starts_per_host = recovery_starts_per_host.unwrap_or(settings.recovery_starts_per_host);
+    settings.heal_after_s = heal_after_s.unwrap_or(settings.heal_after_s);
+    settings.cpu_baseline = cpu_baseline.unwrap_or(settings.cpu_baseline);
+}
+
+/// Refuses a baseline with which some host could start no guest.
+fn every_host_reaches(view: &ClusterView, pinned: Option<CpuLevel>, asked: &str) -> Answer<()> {
+    let Some(pinned) = pinned else { return Ok(()) };
+    let mut hosts = view.hosts.keys().filter_map(|host| Some((host, cpu_limit(view, host)?)));
+    match hosts.find(|(_, limit)| *limit < pinned) {
+        None => Ok(()),
+        Some((host, limit)) => {
+            let why =
+                format!("{host} gives its guests no more than {limit}, and could start none with {pinned}");
+            Err(Refused::by_state(asked, why, format!("choose {limit} or lower, or auto")))
+        }
+    }
 }

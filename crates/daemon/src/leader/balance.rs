@@ -1,4 +1,4 @@
-//! The leader's slower half: it balances, carries the jobs of several moves out, and watches the promise.
+//! The leader's slower half: it balances, heals, carries the jobs of several moves out, and watches the promise.
 //!
 //! It runs beside the leader's own loop, on the same leadership, so that neither a host that is slow to say what it
 //! uses nor a plan that takes long to make holds recovery up. Planning happens on a snapshot, on a thread of its
@@ -85,6 +85,7 @@ struct Memory {
     /// What people were told of as a proposal.
     told: Moves,
     promise: PromiseWatch,
+    healing: heal::Memory,
 }
 
 impl Memory {
@@ -95,6 +96,7 @@ impl Memory {
             proposed: Moves::new(),
             told: Moves::new(),
             promise: PromiseWatch::default(),
+            healing: heal::Memory::default(),
         }
     }
 
@@ -160,6 +162,7 @@ impl Balancer {
                 unless_refused(self.advance_job(since, job, usage.clone()).await)?;
             }
         }
+        unless_refused(self.heal(since).await)?;
         let view = self.state.view();
         let quiet = self.memory.quiet_for(&view);
         let settings = settings_of(&view);
@@ -362,5 +365,6 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(broken)
 }
 
+mod heal;
 #[cfg(test)]
 mod tests;

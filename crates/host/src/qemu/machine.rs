@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{HostName, VolumeId};
+use model::{Bytes, CpuModel, HostName, VolumeId};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, watch};
@@ -411,6 +411,10 @@ impl Machine for QemuMachine {
         self.ended().is_none().then(|| u32::try_from(self.shared.process.id.pid).ok())?
     }
 
+    fn cpu(&self) -> Option<CpuModel> {
+        self.shared.record.cpu
+    }
+
     async fn run_state(&self) -> Result<RunState, HostError> {
         if self.ended().is_some() {
             return Ok(RunState::Ended);
@@ -517,6 +521,13 @@ impl Machine for QemuMachine {
             resync.progress.limit(bytes_per_second);
         }
         Mirror::new(&self.shared.qmp(), names, &what).limit(bytes_per_second).await
+    }
+
+    async fn grow(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
+        let (names, what) = self.shared.names(volume)?;
+        let arguments = json!({ "node-name": names.top(), "size": size.0 });
+        let grown = self.shared.qmp().execute("block_resize", arguments).await;
+        grown.map(drop).map_err(|error| error.into_host(&format!("grow {what} to {size}")))
     }
 
     async fn track(&self, volume: VolumeId, secondary: &HostName) -> Result<(), HostError> {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use model::VolumeId;
+use model::{CpuModel, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessId;
@@ -21,6 +21,9 @@ const FILE: &str = "label.json";
 pub(crate) struct MachineRecord {
     pub label: MachineLabel,
     pub disks: Vec<VolumeId>,
+    /// None: an earlier build wrote this.
+    #[serde(default)]
+    pub cpu: Option<CpuModel>,
     /// None until the process has been started.
     pub process: Option<ProcessId>,
 }
@@ -30,6 +33,7 @@ impl MachineRecord {
         MachineRecord {
             label: config.label.clone(),
             disks: config.disks.iter().map(|disk| disk.volume).collect(),
+            cpu: Some(config.cpu),
             process: None,
         }
     }

@@ -76,7 +76,8 @@ pub(super) fn receive(s: &Situation) -> Option<Step> {
 
 fn receive_again(s: &Situation) -> Option<Step> {
     let run = s.elsewhere.clone()?;
-    Some(Step::Receive { machine_type: run.machine_type, boot_generation: run.boot_generation })
+    let super::RunElsewhere { machine_type, cpu, boot_generation } = run;
+    Some(Step::Receive { machine_type, cpu, boot_generation })
 }
 
 /// The handover that is to be made now.

@@ -30,6 +30,7 @@ pub(super) fn running() -> Situation {
             sending: None,
         }),
         files: [volume].into(),
+        short: BTreeSet::new(),
         served: BTreeMap::new(),
         dropped: BTreeSet::new(),
         peer: Some(serving("host2")),
@@ -522,4 +523,81 @@ fn the_host_that_handed_a_guest_over_serves_it_at_the_new_epoch() {
     s.assignment.handed_over_by = Some(replica("host1", 1));
     s.machine = None;
     assert_eq!(next(&s), Step::Serve { volume: fixture::volume("a") });
+}
+
+#[test]
+fn a_disk_that_is_to_grow_is_let_go_of_first_and_filled_last() {
+    let mut s = running();
+    let volume = fixture::volume("a");
+    s.short = [volume].into();
+    assert_eq!(next(&s), Step::LetGo { why: "its disk grows".into() });
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), Step::Detach { volumes: vec![volume] }, "a fill is broken off, too");
+    s.machine.as_mut().unwrap().mirrors.clear();
+    assert_eq!(next(&s), Step::Grow { volumes: vec![volume] });
+    s.not_before = Some(NOW + SignedDuration::from_secs(1));
+    assert_eq!(next(&s).rest(), Some(&Rest::Running), "there was no room; it is tried again");
+    (s.not_before, s.short) = (None, BTreeSet::new());
+    assert_eq!(next(&s), Step::Attach { volumes: vec![volume], target: replica("host2", 1) });
+}
+
+#[test]
+fn a_disk_does_not_grow_while_its_guest_changes_its_host() {
+    let mut s = running();
+    s.short = [fixture::volume("a")].into();
+    s.spec.power = PowerWish::Stopped;
+    assert_eq!(next(&s), Step::Shutdown);
+}
+
+#[test]
+fn a_stopped_guests_disk_grows_before_it_starts() {
+    let mut s = running();
+    let volume = fixture::volume("a");
+    (s.machine, s.short, s.ended_cleanly) = (None, [volume].into(), true);
+    assert_eq!(next(&s), Step::ClaimAlone, "the replicas would not be the same");
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), Step::Grow { volumes: vec![volume] });
+    s.short.clear();
+    assert_eq!(next(&s), Step::Start { mirror_to: None });
+}
+
+#[test]
+fn a_secondary_grows_once_nobody_counts_on_it_and_is_served_anew() {
+    let mut s = running();
+    let volume = fixture::volume("a");
+    (s.me, s.boot, s.machine, s.peer) = (fixture::host("host2"), fixture::boot("host2", 1), None, None);
+    (s.short, s.served) = ([volume].into(), [(volume, Some(Epoch(1)))].into());
+    assert_eq!(next(&s).rest(), Some(&Rest::Idle), "it is counted on");
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), Step::Withdraw { volume });
+    s.served.clear();
+    assert_eq!(next(&s), Step::GrowReplica { volume });
+    s.short.clear();
+    assert_eq!(next(&s), Step::Serve { volume });
+}
+
+#[test]
+fn a_resync_that_is_asked_for_lets_go_once() {
+    let mut s = running();
+    s.spec.resync = model::Resync { generation: 1, full: true };
+    assert_eq!(next(&s), Step::LetGo { why: "it was asked to fill its secondary anew".into() });
+    s.peer.as_mut().unwrap().serves = false;
+    assert_eq!(next(&s).rest(), Some(&Rest::Running), "nobody could be filled");
+    s.peer.as_mut().unwrap().serves = true;
+    let set = s.in_sync[&fixture::volume("a")].clone();
+    let (epoch, wish) = (set.epoch, s.spec.resync);
+    let alone = set.followed_by(epoch, [replica("host1", 1)].into(), NOW).heeding(wish);
+    assert_eq!((alone.resync, alone.refill), (1, true));
+    // Nothing changes while it is filled; once it is admitted, the wish has come true.
+    assert!(alone.followed_by(epoch, alone.members.clone(), NOW).heeding(wish).refill);
+    let both = alone.followed_by(epoch, set.members.clone(), NOW).heeding(wish);
+    assert_eq!((both.resync, both.refill), (1, false));
+    s.in_sync.insert(fixture::volume("a"), both.clone());
+    assert_eq!(next(&s).rest(), Some(&Rest::Running));
+    // A later break is an ordinary one.
+    assert!(!both.followed_by(epoch, [replica("host1", 1)].into(), NOW).heeding(wish).refill);
+    // A wish in the middle of a fill is heard by the next one.
+    let late =
+        alone.followed_by(epoch, set.members, NOW).heeding(model::Resync { generation: 2, full: false });
+    assert_eq!(late.resync, 1);
 }

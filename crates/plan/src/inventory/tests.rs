@@ -25,7 +25,7 @@ fn stay(inventory: &Inventory, name: &str) -> String {
 fn move_job(view: &mut ClusterView, name: &str, to: GuestPlace) {
     let job = JobSpec {
         id: JobId(Uuid::from_u128(7)),
-        kind: JobKind::MoveGuest { guest: guest(name), to, options: MoveOptions::default() },
+        kind: JobKind::MoveGuest { guest: guest(name), to, options: MoveOptions::default(), heals: None },
         created_at: Timestamp::UNIX_EPOCH,
         requested_by: "a test".into(),
         runner: None,

@@ -82,9 +82,7 @@ pub fn advance(
         | JobKind::StartGuest { guest }
         | JobKind::StopGuest { guest }
         | JobKind::RestartGuest { guest } => guest::advance(view, spec, guest, &mut report, now),
-        JobKind::MoveGuest { guest, to, options } => {
-            move_guest::advance(view, spec, (guest, to, options), &mut report, now)
-        }
+        JobKind::MoveGuest { .. } => move_guest::advance(view, spec, &mut report, now),
         // A host runs it, not the leader.
         JobKind::BuildImage { .. } => return None,
         // These ask the planner: see [`moves`].

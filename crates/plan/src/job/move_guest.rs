@@ -21,7 +21,7 @@
 //! the guest to what was decided.
 //!
 //! Undoing takes a pending handover back, and puts the secondary back where it was, unless the new one is in
-//! sync by then. A guest that has changed its host stays there, unless it does not start: then it is handed back
+//! sync by then. What heals a guest (`heal.rs`) is such a move of the secondary alone. A guest that has changed its host stays there, unless it does not start: then it is handed back
 //! to the host that it came from, if that one still holds every acknowledged write.
 
 use std::collections::BTreeSet;
@@ -29,8 +29,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, BootId, ClusterView, Duty, EventKind, GuestName, GuestPlace, GuestReport, GuestSpec,
-    GuestState, HandoverKind, HostName, JobReport, JobSpec, JobState, Liveness, MoveOptions, Moving, Pool,
-    PowerWish, ReplicaDrop, StepState, VolumeId, VolumeState,
+    GuestState, HandoverKind, HostName, JobKind, JobReport, JobSpec, JobState, Liveness, MoveOptions, Moving,
+    Pool, PowerWish, ReplicaDrop, StepState, VolumeId, VolumeReport, VolumeState,
 };
 
 use super::guest::message;
@@ -55,6 +55,8 @@ struct Move<'a> {
     guest: &'a GuestName,
     to: &'a GuestPlace,
     options: &'a MoveOptions,
+    /// Since when the guest has had one replica, if that is why it is made.
+    heals: Option<Timestamp>,
     now: Timestamp,
 }
 
@@ -70,11 +72,11 @@ struct At<'a> {
 pub(super) fn advance(
     view: &ClusterView,
     job: &JobSpec,
-    (guest, to, options): (&GuestName, &GuestPlace, &MoveOptions),
     report: &mut JobReport,
     now: Timestamp,
 ) -> Vec<Effect> {
-    let this = Move { view, job, guest, to, options, now };
+    let JobKind::MoveGuest { guest, to, options, heals } = &job.kind else { return vec![] };
+    let this = Move { view, job, guest, to, options, heals: *heals, now };
     if report.state == JobState::Undoing {
         return this.undo(report);
     }
@@ -129,7 +131,13 @@ impl<'a> Move<'a> {
         if spec.disks.is_empty() || some_local && !spec.is_local() {
             return Err("some of its disks are local, and some are mirrored; convert it first".into());
         }
-        if spec.is_local() && (self.to.secondary.is_some() || self.to.host == now.host) {
+        let unmirrored = self.is_unmirroring(spec, now);
+        if unmirrored && is_stopped(at) {
+            return Err(
+                "it does not run: its host ends the mirror only while it does, so start it first".into()
+            );
+        }
+        if spec.is_local() && !unmirrored && (self.to.secondary.is_some() || self.to.host == now.host) {
             return Err(format!("its disks are local: {} alone holds them", now.host));
         }
         if !self.view.is_live(&now.host) {
@@ -147,7 +155,7 @@ impl<'a> Move<'a> {
             let holds = now.secondary.as_ref() == Some(host);
             self.may_come(host, holds && host != &self.to.host)?;
         }
-        let steps = steps(now, &self.to.host, target.as_ref());
+        let steps = if unmirrored { vec![DROP] } else { steps(now, &self.to.host, target.as_ref()) };
         let copies = steps.contains(&FILL_HOST) || steps.contains(&FILL_SECONDARY);
         if copies && (spec.power == PowerWish::Stopped || is_stopped(at)) {
             return Err(not_copied_while_stopped());
@@ -163,6 +171,11 @@ impl<'a> Move<'a> {
             dropping: false,
         };
         Ok((moving, steps))
+    }
+
+    /// Whether the guest only gives up its second replica: its disks were mirrored, and are to be local.
+    fn is_unmirroring(&self, spec: &GuestSpec, now: &Assignment) -> bool {
+        spec.is_local() && now.secondary.is_some() && self.to.host == now.host && self.to.secondary.is_none()
     }
 
     /// Where the secondary shall be: where a copy is anyway, if nobody said.
@@ -261,7 +274,10 @@ impl<'a> Move<'a> {
         if self.job.cancel && !late {
             return Err("it was cancelled".into());
         }
-        Ok(at)
+        match self.recall(at, moving) {
+            Some(why) => Err(why),
+            None => Ok(at),
+        }
     }
 
     fn step(&self, name: &str, at: At<'_>, moving: &mut Moving) -> Seen {
@@ -350,17 +366,16 @@ impl<'a> Move<'a> {
         let live = self.view.is_live(target);
         if live && filling {
             moving.waits_since = None;
-            let (done, total) = volumes
-                .iter()
-                .filter_map(|volume| volume.fill)
-                .fold((0, 0), |(done, total), fill| (done + fill.done, total + fill.total));
-            let percent = if total == 0 { 0 } else { u128::from(done) * 100 / u128::from(total) };
+            let percent = percent_filled(volumes);
             return Seen::Waits(format!("{target} is filled: {percent} %"));
         }
         let waited = self.now.duration_since(*moving.waits_since.get_or_insert(self.now));
         if !live {
             let back = self.way_back(at, moving);
             return match back.filter(|_| waited >= MISSING_MAX) {
+                Some(_) if self.heals.is_some() => {
+                    Seen::Fails(format!("{target} was lost while it was filled"))
+                }
                 Some(back) => {
                     Seen::Fails(format!("{target} was lost while it was filled; {back} is filled again"))
                 }
@@ -475,14 +490,17 @@ impl<'a> Move<'a> {
         !at.spec.is_local() || at.spec.disks.iter().all(|disk| counted(&disk.volume) <= 1)
     }
 
-    /// Where the secondary was before this move put it elsewhere, if that host is live.
+    /// Where the secondary was before this move put it elsewhere, if that host is live. A guest that is healed had
+    /// nothing but a lost host, and goes back to waiting for it: its old replica is the last resort until there is a
+    /// new one.
     fn way_back(&self, at: At<'_>, moving: &Moving) -> Option<HostName> {
         let before = if at.assignment.host == moving.from.host {
             moving.from.secondary.clone()
         } else {
             Some(moving.from.host.clone())
         };
-        self.other_in_sync(at).or(before).filter(|host| self.view.is_live(host))
+        let may_wait = self.heals.is_some();
+        self.other_in_sync(at).or(before).filter(|host| may_wait || self.view.is_live(host))
     }
 
     fn undo(&self, report: &mut JobReport) -> Vec<Effect> {
@@ -500,7 +518,8 @@ impl<'a> Move<'a> {
                 step.state = StepState::Undone;
             }
         }
-        end(report, if self.job.cancel { JobState::Cancelled } else { JobState::Failed }, self.now);
+        let called_off = self.job.cancel || self.was_recalled(report);
+        end(report, if called_off { JobState::Cancelled } else { JobState::Failed }, self.now);
         vec![]
     }
 
@@ -537,12 +556,35 @@ impl<'a> Move<'a> {
             && !at.spec.deleting
             && let Some(back) = self.way_back(at, moving).filter(|back| back != secondary)
         {
-            return Some(vec![Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() })]);
+            // The owner may have admitted the new one in this very moment.
+            let back = Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() });
+            return Some(std::iter::once(back).chain(self.compare_in_sync(at)).collect());
+        }
+        if self.is_about_to_let_go(at, moving) {
+            return Some(vec![]);
         }
         if moving.dropping || self.leavers(at, moving).is_empty() {
             return None;
         }
         Some(self.order_drops(at, moving))
+    }
+
+    /// Whether the owner is about to let go of a host that this move had to do with. Only then does that host know
+    /// that its replica is to be deleted.
+    fn is_about_to_let_go(&self, at: At<'_>, moving: &mut Moving) -> bool {
+        let now = at.assignment;
+        let counted = |host: &HostName| {
+            let sets = at.spec.disks.iter().filter_map(|disk| self.view.in_sync.get(&disk.volume));
+            sets.into_iter().any(|set| set.contains_host(host))
+        };
+        let involved = [&self.to.host].into_iter().chain(&self.to.secondary).chain(&moving.from.secondary);
+        let mut lingering =
+            involved.filter(|host| **host != now.host && now.secondary.as_ref() != Some(host));
+        let live = now.secondary.as_ref().is_some_and(|host| self.view.is_live(host));
+        if at.spec.deleting || !live || !self.view.is_live(&now.host) || !lingering.any(counted) {
+            return false;
+        }
+        self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < FILL_BEGINS_WITHIN
     }
 
     /// Whether the guest has come to its new host by this move, does not start there, and could go back.
@@ -612,11 +654,20 @@ fn is_stopped(at: At<'_>) -> bool {
     at.report.is_some_and(|report| report.state == GuestState::Stopped) && at.assignment.handover.is_none()
 }
 
+/// How far the secondary is filled, of all volumes.
+fn percent_filled(volumes: &[VolumeReport]) -> u64 {
+    let fills = volumes.iter().filter_map(|volume| volume.fill);
+    let (done, total) = fills.fold((0, 0), |(done, total), fill| (done + fill.done, total + fill.total));
+    let percent = if total == 0 { 0 } else { u128::from(done) * 100 / u128::from(total) };
+    u64::try_from(percent).unwrap_or(100)
+}
+
 fn not_copied_while_stopped() -> String {
     "it does not run: a disk is copied only while its guest runs, so start it first".into()
 }
 
 mod handover;
+mod heal;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -229,7 +229,7 @@ impl<'a> Turn<'a> {
     pub fn begin(&self, step: usize, guest: GuestName, to: GuestPlace) -> Option<JobSpec> {
         Some(JobSpec {
             id: self.spec.id.child(u32::try_from(step).ok()?),
-            kind: JobKind::MoveGuest { guest, to, options: MoveOptions::default() },
+            kind: JobKind::MoveGuest { guest, to, options: MoveOptions::default(), heals: None },
             created_at: self.now,
             requested_by: format!("job {}", self.spec.id),
             runner: None,

@@ -239,7 +239,7 @@ impl Live {
         let members =
             members.map(|host| Replica { host: host.clone(), boot_id: BootId(uuid(host.as_str())) });
         let volume = spec.disks[0].volume;
-        let in_sync = InSync { volume, epoch: Epoch::FIRST, members: members.collect() };
+        let in_sync = InSync::first(volume, Epoch::FIRST, members.collect(), Timestamp::UNIX_EPOCH);
         self.view.in_sync.insert(volume, in_sync);
         let report = GuestReport {
             guest: spec.name.clone(),
@@ -255,6 +255,7 @@ impl Live {
             volumes: vec![],
             message: None,
             machine_type: None,
+            cpu: None,
             migration: None,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
@@ -346,6 +347,7 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
         tags: words.tags.clone(),
         pinned: words.pinned,
         start_after: BTreeSet::new(),
+        resync: Default::default(),
     }
 }
 

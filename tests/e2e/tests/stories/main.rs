@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancing;
+mod healing;
 mod migrating;
 mod moving;
 mod refusals;
 mod story;
 mod survival;
+mod volumes;

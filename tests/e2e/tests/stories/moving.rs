@@ -6,40 +6,12 @@
 use e2e::lab::LIMIT;
 use e2e::moves::Move;
 use e2e::owners::OwnerWatch;
-use e2e::recorder::Recorder;
 use e2e::wait;
 
 use crate::story::{HOSTS, Story};
 
 /// Small, so that it is filled quickly.
 const DISK: &[&str] = &["--disk", "256M"];
-
-impl Story {
-    /// Where the guest is, and the host that has no part in it.
-    fn places(&self) -> (String, String, String) {
-        let (owner, secondary) = self.lab.places("web1").unwrap();
-        let hosts = (1..=HOSTS).map(|n| format!("host{n}"));
-        let third = hosts.into_iter().find(|host| *host != owner && *host != secondary).unwrap();
-        (owner, secondary, third)
-    }
-
-    /// The end of every story: all hosts are online, the guest is in sync where it should be, nothing is missing,
-    /// and only the hosts that mirror it have its disk.
-    fn end_at(&self, recorder: &Recorder<'_>, watch: OwnerWatch, (owner, secondary): (&str, &str)) {
-        self.settle();
-        assert_eq!(self.lab.places("web1").unwrap(), (owner.to_owned(), secondary.to_owned()));
-        self.verify(recorder);
-        wait("old replicas to be gone", LIMIT, || {
-            let mut holders = self.lab.holders("web1")?;
-            holders.sort();
-            let mut expected = vec![owner.to_owned(), secondary.to_owned()];
-            expected.sort();
-            Ok((holders == expected).then_some(()))
-        })
-        .unwrap();
-        self.end(watch);
-    }
-}
 
 #[test]
 fn the_replicas_swap_their_roles() {

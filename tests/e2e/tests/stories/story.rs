@@ -1,8 +1,9 @@
 //! What most stories share: a lab of three hosts with one recorder that is mirrored and in sync, and their end.
 
-use e2e::lab::Lab;
+use e2e::lab::{LIMIT, Lab};
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
+use e2e::wait;
 
 pub const HOSTS: u32 = 3;
 
@@ -38,5 +39,30 @@ impl Story {
     pub fn end(&self, watch: OwnerWatch) {
         watch.verify().unwrap();
         self.lab.assert_no_errors(HOSTS).unwrap();
+    }
+
+    /// Where the guest is, and the host that has no part in it.
+    pub fn places(&self) -> (String, String, String) {
+        let (owner, secondary) = self.lab.places("web1").unwrap();
+        let hosts = (1..=HOSTS).map(|n| format!("host{n}"));
+        let third = hosts.into_iter().find(|host| *host != owner && *host != secondary).unwrap();
+        (owner, secondary, third)
+    }
+
+    /// The end of every story: all hosts are online, the guest is in sync where it should be, nothing is missing,
+    /// and only the hosts that mirror it have its disk.
+    pub fn end_at(&self, recorder: &Recorder<'_>, watch: OwnerWatch, (owner, secondary): (&str, &str)) {
+        self.settle();
+        assert_eq!(self.lab.places("web1").unwrap(), (owner.to_owned(), secondary.to_owned()));
+        self.verify(recorder);
+        wait("old replicas to be gone", LIMIT, || {
+            let mut holders = self.lab.holders("web1")?;
+            holders.sort();
+            let mut expected = vec![owner.to_owned(), secondary.to_owned()];
+            expected.sort();
+            Ok((holders == expected).then_some(()))
+        })
+        .unwrap();
+        self.end(watch);
     }
 }

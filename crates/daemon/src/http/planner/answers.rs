@@ -7,6 +7,7 @@ use api::{
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use jiff::Timestamp;
 use model::{Bytes, ClusterView, GuestName, HostName, HostSettings, JobKind, JobSpec, Pool};
 use plan::capacity::{self, Fits, Outlook, Shape};
 use plan::inventory::{GUEST_OVERHEAD, Inventory};
@@ -32,10 +33,21 @@ pub async fn why(State(backend): State<Shared>, Path(name): Path<String>) -> Ans
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("explain the place of the guest '{guest}'");
     let missing = Refused::not_found(&asked, "guest", &guest);
+    let view = backend.state().view();
     think(&backend, &asked, move |inventory| {
         let found = plan::why::why(&inventory, &guest).ok_or(missing)?;
         let plan::why::Why { guest, here, because, others, rules, cannot_move } = found;
-        Ok(Json(WhyView { guest, here, because, others, rules, cannot_move }))
+        let healing = plan::heal::explain(&view, &inventory, &guest, Timestamp::now());
+        Ok(Json(WhyView { guest, here, because, others, rules, cannot_move, healing }))
+    })
+    .await
+}
+
+/// Why a guest's volumes have one replica. None: they have all that they should.
+pub async fn healing(backend: &Shared, guest: GuestName, asked: &str) -> Answer<Option<String>> {
+    let view = backend.state().view();
+    think(backend, asked, move |inventory| {
+        Ok(plan::heal::explain(&view, &inventory, &guest, Timestamp::now()))
     })
     .await
 }

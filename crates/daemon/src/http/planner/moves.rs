@@ -25,6 +25,9 @@ pub fn destination(
     request: &MigrateGuest,
     asked: &str,
 ) -> Answer<GuestPlace> {
+    // A guest that is started anew there needs no host like the one that it has.
+    let narrowed = inventory.for_moves();
+    let inventory = if request.options.restart { inventory } else { &*narrowed };
     let missing = || Refused::not_found(asked, "guest", guest);
     let index = inventory.guest_ix(guest).ok_or_else(missing)?;
     let to = request.to.as_ref().map(|host| known(inventory, host, asked)).transpose()?;
@@ -181,6 +184,9 @@ impl Choice<'_> {
         let fit = others.filter(|host| self.choose(Some(*host), None).is_ok());
         let names: Vec<_> = fit.map(|host| self.inventory.host_name(host).to_string()).collect();
         match names.as_slice() {
+            [] if self.inventory.cannot_continue(self.guest) => {
+                "free some room, change the rules, or add --restart, which starts it anew there".to_owned()
+            }
             [] => "free some room, or change the rules".to_owned(),
             [one] => format!("{one} could run it"),
             many => format!("these could run it: {}", many.join(", ")),

@@ -222,6 +222,7 @@ impl TestCluster {
             volumes: Vec::new(),
             message: None,
             machine_type: None,
+            cpu: None,
             migration: None,
         };
         self.write(|txn| {

@@ -71,6 +71,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
         volumes: Vec::new(),
         message: None,
         machine_type: None,
+        cpu: None,
         migration: None,
     };
     let mut members = BTreeSet::from([(report.host.clone(), report.boot_id)]);
@@ -79,7 +80,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
     let in_sync: Vec<_> = spec
         .disks
         .iter()
-        .map(|disk| InSync { volume: disk.volume, epoch: Epoch::FIRST, members: members.clone() })
+        .map(|disk| InSync::first(disk.volume, Epoch::FIRST, members.clone(), jiff::Timestamp::UNIX_EPOCH))
         .collect();
     let done = JobReport { state: JobState::Done, ..JobReport::new(job.id, ["one"]) };
     cluster
@@ -208,7 +209,11 @@ async fn a_guest_moves_where_it_is_sent_and_least_is_copied() {
         let [host, secondary] = expected.map(host_name);
         let to = GuestPlace { host, secondary: Some(secondary) };
         let options = MoveOptions::LIVE;
-        assert_eq!(job.spec.kind, JobKind::MoveGuest { guest: web.clone(), to, options }, "{request:?}");
+        assert_eq!(
+            job.spec.kind,
+            JobKind::MoveGuest { guest: web.clone(), to, options, heals: None },
+            "{request:?}"
+        );
         let problem = refusal(client.migrate_guest(&web, &request).await);
         assert!(problem.why.contains("is under way"), "{problem}");
         assert!(problem.instead.contains("kennel job cancel"), "{problem}");

@@ -43,6 +43,7 @@ fn cluster() -> ClusterView {
         tags: BTreeSet::new(),
         pinned: false,
         start_after: BTreeSet::new(),
+        resync: Default::default(),
     };
     let assignment = Assignment {
         guest: spec.name.clone(),
@@ -55,7 +56,8 @@ fn cluster() -> ClusterView {
         handed_over_by: None,
     };
     let members = (1..=2).map(|n| Replica { host: host(n), boot_id: BootId(Uuid::from_u128(n)) });
-    view.in_sync.insert(volume, InSync { volume, epoch: Epoch::FIRST, members: members.collect() });
+    view.in_sync
+        .insert(volume, InSync::first(volume, Epoch::FIRST, members.collect(), Timestamp::UNIX_EPOCH));
     view.assignments.insert(spec.name.clone(), assignment);
     view.guests.insert(spec.name.clone(), spec);
     view
@@ -113,7 +115,7 @@ fn one_balance_at_a_time_and_none_before_its_moves_are_measured() {
     check(&view, 300, 1000, Some("the job 'drain host host2' is under way"));
     let mut view = cluster();
     let options = model::MoveOptions::LIVE;
-    let kind = JobKind::MoveGuest { guest: "web1".parse().unwrap(), to: place(2, 1), options };
+    let kind = JobKind::MoveGuest { guest: "web1".parse().unwrap(), to: place(2, 1), options, heals: None };
     enter(&mut view, kind.clone(), Some((JobState::Done, 900)));
     check(&view, 300, 1000, Some("the job 'move guest web1 to host2 + host1' ended a moment ago"));
     check(&view, 300, 1200, None);

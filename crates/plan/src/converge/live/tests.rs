@@ -38,7 +38,11 @@ fn receiving(stage: Option<Stage>) -> Situation {
     s.me = fixture::host("host2");
     s.boot = fixture::boot("host2", 1);
     s.served = [(fixture::volume("a"), Some(Epoch(1)))].into();
-    s.elsewhere = Some(RunElsewhere { machine_type: "pc-q35-10.0".into(), boot_generation: 1 });
+    s.elsewhere = Some(RunElsewhere {
+        machine_type: "pc-q35-10.0".into(),
+        cpu: model::CpuModel::Host,
+        boot_generation: 1,
+    });
     let facts =
         |stage| MachineFacts { epoch: Epoch(2), stage, mirrors: [].into(), ..s.machine.clone().unwrap() };
     s.machine = stage.map(facts);
@@ -68,7 +72,8 @@ fn left(phase: SendPhase) -> Situation {
 
 #[test]
 fn a_guest_is_received_sent_handed_over_and_let_run() {
-    let receive = Step::Receive { machine_type: "pc-q35-10.0".into(), boot_generation: 1 };
+    let receive =
+        Step::Receive { machine_type: "pc-q35-10.0".into(), cpu: model::CpuModel::Host, boot_generation: 1 };
     assert_eq!(next(&receiving(None)), receive);
     // A daemon that began anew tells again where the machine waits.
     assert_eq!(next(&receiving(Some(Stage::Incoming))), receive);

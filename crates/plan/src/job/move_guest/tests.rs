@@ -130,10 +130,70 @@ fn a_daemon_that_dies_beside_a_host_makes_it_no_worse() {
     }
 }
 
+/// The end of a healing in which host2 comes back after so many ticks.
+fn heal(returns_after: u32, strikes: &[(u32, Fault, &str)]) -> World {
+    let checked = std::panic::catch_unwind(|| {
+        let mut world = World::healing(returns_after);
+        for tick in 0..REST_AFTER {
+            for (_, fault, host) in strikes.iter().filter(|(at, ..)| *at == tick) {
+                world.strike(*fault, &fixture::host(host));
+            }
+            world.tick();
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check_end()));
+        if ended.is_err() {
+            panic!("{}", world.story.join("\n"));
+        }
+        world
+    });
+    checked
+        .unwrap_or_else(|_| panic!("healing, host2 back after {returns_after}, went wrong with {strikes:?}"))
+}
+
+#[test]
+fn a_guest_that_is_healed_has_two_replicas_and_the_lost_host_deletes_its_own_when_it_is_back() {
+    let world = heal(100, &[]);
+    assert_eq!(world.report().unwrap().state, JobState::Done);
+    assert_eq!(world.assignment().secondary, Some(fixture::host("host3")));
+    assert_eq!(world.assignment().epoch.0, 1);
+}
+
+#[test]
+fn whoever_dies_while_a_guest_is_healed_nothing_is_lost_and_it_ends_in_sync() {
+    for returns_after in [5, 60] {
+        for tick in 0..25 {
+            for host in ["host1", "host3"] {
+                heal(returns_after, &[(tick, Fault::PowerOff, host)]);
+                heal(returns_after, &[(tick, Fault::DaemonDies, host)]);
+                heal(returns_after, &[(tick, Fault::MachineDies, host)]);
+            }
+            heal(returns_after, &[(tick, Fault::NoLeader, "host1")]);
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_lost_while_it_is_filled_leaves_the_guest_where_the_old_replica_is() {
+    let world = heal(150, &[(4, Fault::PowerOff, "host3")]);
+    let report = world.report().unwrap();
+    assert_eq!(report.state, JobState::Failed);
+    assert_eq!(report.error.as_deref(), Some("host3 was lost while it was filled"));
+    assert_eq!(
+        world.assignment().secondary,
+        Some(fixture::host("host2")),
+        "it waits for it, and is healed anew"
+    );
+}
+
 fn job_to(to: GuestPlace, number: u128) -> JobSpec {
     JobSpec {
         id: model::JobId(uuid::Uuid::from_u128(number)),
-        kind: JobKind::MoveGuest { guest: "a".parse().unwrap(), to, options: MoveOptions::RESTART },
+        kind: JobKind::MoveGuest {
+            guest: "a".parse().unwrap(),
+            to,
+            options: MoveOptions::RESTART,
+            heals: None,
+        },
         created_at: NOW,
         requested_by: "admin".into(),
         runner: None,
@@ -310,4 +370,54 @@ fn a_guest_that_comes_back_survives_whoever_dies() {
             assert!(world.is_over(), "{}", world.story.join("\n"));
         }
     }
+}
+
+/// A healing at a moment at which host3 is being filled and host2, which held the old replica, is back.
+fn recalled(percent: u64, back_for_s: i64, change: impl FnOnce(&mut ClusterView)) -> String {
+    let mut world = World::healing(1000);
+    while world.assignment().secondary != Some(fixture::host("host3")) {
+        world.tick();
+    }
+    let mut view = world.view.clone();
+    let now = NOW + SignedDuration::from_secs(1000);
+    fixture::power_on(&mut view, "host2", 2);
+    let session = view.sessions.get_mut(&fixture::host("host2")).unwrap();
+    session.started_at = now - SignedDuration::from_secs(back_for_s);
+    let report = view.guest_reports.get_mut(&"a".parse().unwrap()).unwrap();
+    let fill = Some(model::FillProgress { done: percent, total: 100 });
+    report.volumes = vec![VolumeReport { volume: fixture::volume("a"), state: VolumeState::Syncing, fill }];
+    change(&mut view);
+    let report = view.job_reports.get(&world.job.id);
+    let (report, _) = advance(&view, &world.job, report, now).expect("it says how far it is");
+    let note = report.steps.iter().find_map(|step| step.note.clone());
+    report.error.or(note).expect("it says something")
+}
+
+#[test]
+fn healing_gives_way_to_the_old_replica_while_that_is_quicker() {
+    let way = "host2 is back, and its replica is used again";
+    assert_eq!(recalled(20, 60, |_| {}), way);
+    assert_eq!(recalled(20, 3, |_| {}), "host3 is filled: 20 %", "it may be about to go again");
+    assert_eq!(recalled(80, 60, |_| {}), "host3 is filled: 80 %");
+    let drained = |view: &mut ClusterView| {
+        view.hosts.get_mut(&fixture::host("host2")).unwrap().duty = Duty::Draining;
+    };
+    assert_eq!(recalled(20, 60, drained), "host3 is filled: 20 %");
+    let second = |view: &mut ClusterView| {
+        let id = model::JobId(uuid::Uuid::from_u128(7));
+        let first = view.jobs.values().next().unwrap().clone();
+        view.jobs.insert(id, JobSpec { id, ..first });
+        view.job_reports.insert(id, JobReport { state: JobState::Cancelled, ..JobReport::new(id, []) });
+    };
+    assert_eq!(recalled(20, 60, second), "host3 is filled: 20 %", "it gave way once");
+}
+
+#[test]
+fn healing_that_gave_way_is_called_off_and_the_old_replica_is_filled() {
+    // host3 is not filled before host2 has been back for long enough: its daemon is dead again and again.
+    let held: Vec<(u32, Fault, &str)> = (1..40).map(|tick| (tick, Fault::DaemonDies, "host3")).collect();
+    let world = heal(5, &held);
+    let report = world.report().unwrap();
+    assert_eq!(report.state, JobState::Cancelled, "{}", world.story.join("\n"));
+    assert_eq!(world.assignment().secondary, Some(fixture::host("host2")));
 }

@@ -71,6 +71,8 @@ struct Qemu {
 #[derive(Debug, Clone, Default)]
 struct Keeper {
     acts: VecDeque<Act>,
+    /// What the step rests on that the acts are of: each record is written only while it is so.
+    rests_on: Option<Assignment>,
     exit: Option<Exit>,
     exit_before: Option<Exit>,
     launched_at: Option<Epoch>,
@@ -179,7 +181,7 @@ impl World {
         let local = to.secondary.is_none();
         let (pool, secondary) = if local { (Pool::Local, None) } else { (Pool::Mirror, Some("host2")) };
         fixture::put(&mut view, "a", pool, "host1", secondary);
-        let kind = JobKind::MoveGuest { guest: guest(), to, options };
+        let kind = JobKind::MoveGuest { guest: guest(), to, options, heals: None };
         let job = JobSpec {
             id: model::JobId(uuid::Uuid::nil()),
             kind,
@@ -218,6 +220,27 @@ impl World {
             shuts_down_in: None,
         });
         World { view, job, sites, acknowledged: 1, leaderless: 0, tick: 0, story: vec![] }
+    }
+
+    /// Guest `a` on host1, which fell to one replica when host2 lost its power; host2 comes back after so many ticks.
+    /// host3 is to get the second replica.
+    pub fn healing(returns_after: u32) -> World {
+        let to = model::GuestPlace { host: fixture::host("host1"), secondary: Some(fixture::host("host3")) };
+        let mut world = World::new(to.clone(), MoveOptions::LIVE);
+        let owner = fixture::host("host1");
+        let alone = world.view.in_sync[&volume()].clone();
+        let members = alone.members.iter().filter(|replica| replica.host == owner).cloned().collect();
+        world.view.in_sync.insert(volume(), alone.followed_by(alone.epoch, members, world.now()));
+        let heals = Some(world.now());
+        world.job.kind = JobKind::MoveGuest { guest: guest(), to, options: MoveOptions::LIVE, heals };
+        world.view.jobs.insert(world.job.id, world.job.clone());
+        fixture::power_off(&mut world.view, "host2");
+        let lost = world.sites.get_mut(&fixture::host("host2")).unwrap();
+        (lost.dark, lost.lost_for, lost.served) = (returns_after, SESSION_TICKS + 1, None);
+        let site = world.sites.get_mut(&owner).unwrap();
+        site.keeper.target_boot = None;
+        site.machine.as_mut().unwrap().mirror = None;
+        world
     }
 
     fn now(&self) -> Timestamp {
@@ -311,6 +334,8 @@ impl World {
                 (site.boot, site.lost_for) = (site.boot + 1, 0);
                 let count = site.boot;
                 fixture::power_on(&mut self.view, name.as_str(), count);
+                let now = self.now();
+                self.view.sessions.get_mut(name).unwrap().started_at = now;
                 self.note(format!("{name} is back"));
             } else if site.lost_for == SESSION_TICKS {
                 fixture::power_off(&mut self.view, name.as_str());

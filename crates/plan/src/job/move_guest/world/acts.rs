@@ -18,13 +18,12 @@ impl World {
         let boot = fixture::boot(name.as_str(), self.sites[name].boot);
         match act {
             Act::Record(members) => {
-                if !owns {
+                if !owns || self.sites[name].keeper.rests_on.as_ref() != Some(&assignment) {
                     return false;
                 }
                 let members = members.into_iter().collect();
-                self.view
-                    .in_sync
-                    .insert(volume(), InSync { volume: volume(), epoch: assignment.epoch, members });
+                let next = self.view.in_sync[&volume()].followed_by(assignment.epoch, members, self.now());
+                self.view.in_sync.insert(volume(), next);
             }
             Act::SayStarting => return owns && self.say_starting(name, boot, &assignment),
             Act::Launch => return self.launch(name, &assignment),
@@ -278,7 +277,9 @@ pub(super) fn acts(step: &Step, s: &Situation) -> Vec<Act> {
         Step::Serve { .. } => vec![Act::Serve],
         Step::Withdraw { .. } => vec![Act::Withdraw],
         Step::DropReplica { .. } => vec![Act::Withdraw, Act::Delete, Act::ForgetDrop],
-        Step::MakeVolumes { .. } | Step::DeleteVolumes => panic!("{step:?} has no place in a move"),
+        Step::MakeVolumes { .. } | Step::DeleteVolumes | Step::Grow { .. } | Step::GrowReplica { .. } => {
+            panic!("{step:?} has no place in a move")
+        }
         Step::Receive { boot_generation, .. } => vec![Act::Receive(*boot_generation), Act::TellWhere],
         Step::Send { to } => vec![Act::Send(*to)],
         Step::CancelSend { gave_up } => vec![Act::CancelSend(gave_up.clone())],

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use model::{
-    Assignment, BootId, Bytes, ExitReason, GuestReport, GuestState, HostName, Liveness, MigrationPhase,
-    MigrationReport, VolumeReport, VolumeState,
+    Assignment, BootId, Bytes, CpuModel, ExitReason, GuestReport, GuestState, HostName, Liveness,
+    MigrationPhase, MigrationReport, VolumeReport, VolumeState,
 };
 
 use super::acts::acts;
@@ -29,6 +29,7 @@ impl World {
         }
         let situation = self.situation(name);
         let step = next(&situation);
+        self.site(name).keeper.rests_on = Some(situation.assignment.clone());
         self.say(name, &situation, &step);
         let acts = acts(&step, &situation);
         self.sites.get_mut(name).unwrap().keeper.acts = acts.into();
@@ -88,6 +89,7 @@ impl World {
             in_sync: [(volume(), set)].into(),
             machine: site.machine.as_ref().map(|machine| facts(machine, site.keeper.target_boot, self)),
             files: site.disk.iter().map(|_| volume()).collect(),
+            short: Default::default(),
             served: site
                 .served
                 .iter()
@@ -149,7 +151,11 @@ impl World {
     fn elsewhere(&self) -> Option<RunElsewhere> {
         let report = self.view.guest_reports.get(&guest())?;
         let runs = report.state == GuestState::Running;
-        runs.then(|| RunElsewhere { machine_type: "q35".into(), boot_generation: report.boot_generation })
+        runs.then(|| RunElsewhere {
+            machine_type: "q35".into(),
+            cpu: CpuModel::Tcg,
+            boot_generation: report.boot_generation,
+        })
     }
 
     fn incoming(&self, name: &HostName, assignment: &Assignment) -> Option<SocketAddr> {
