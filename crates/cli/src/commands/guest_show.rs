@@ -199,6 +199,7 @@ mod tests {
                 phase: VolumePhase::Degraded,
                 epoch: Some(Epoch(3)),
                 fill: None,
+                filled: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),
                     replica(&secondary, ReplicaRole::Secondary, false),

@@ -352,7 +352,7 @@ impl<'a> Move<'a> {
             moving.waits_since = None;
             let (done, total) = volumes
                 .iter()
-                .filter_map(|volume| volume.fill)
+                .filter_map(|volume| volume.fill.as_ref())
                 .fold((0, 0), |(done, total), fill| (done + fill.done, total + fill.total));
             let percent = if total == 0 { 0 } else { u128::from(done) * 100 / u128::from(total) };
             return Seen::Waits(format!("{target} is filled: {percent} %"));
