@@ -6,5 +6,6 @@ mod balancing;
 mod migrating;
 mod moving;
 mod refusals;
+mod resync;
 mod story;
 mod survival;
