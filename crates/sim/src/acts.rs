@@ -675,8 +675,7 @@ impl World {
         }
         draft.put(Record::Assignment(next.clone()));
         for disk in &s.spec.disks {
-            let members = s.in_sync.get(&disk.volume).map(|set| set.members.clone()).unwrap_or_default();
-            draft.put(Record::InSync(InSync { volume: disk.volume, epoch: next.epoch, members }));
+            draft.unchanged(Key::InSync(disk.volume));
         }
         let txn = draft.build();
         self.sends(host, guest, txn)

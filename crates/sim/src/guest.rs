@@ -188,6 +188,15 @@ impl World {
         }
         let (to, export) = (mirror.host, mirror.export);
         let block = mirror.missing.iter().position(|missing| *missing);
+        let under_way = machine.flight.is_some_and(|f| f.volume == volume && Some(f.block) == block);
+        if under_way {
+            // QEMU waits for a write that is under way before it copies what that writes to.
+            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
+        }
+        let Some(machine) = self.machine(host, uid) else { return };
+        if block.is_none() && machine.flight.is_some_and(|f| f.volume == volume && !f.remote) {
+            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
+        }
         let serves = self.linked(host, to) && self.sites[to].served.get(&volume) == Some(&export);
         if !serves || self.sites[host].disk_fails_until > self.now {
             return self.after(retry, Event::Fill { host, uid, volume, link });
