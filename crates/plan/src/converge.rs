@@ -464,6 +464,12 @@ fn volumes_step(s: &Situation) -> Option<Step> {
     if let Some((volume, _)) = sets.iter().find(|(volume, _)| !s.files.contains(volume)) {
         return Some(rest(Rest::Stuck(format!("the file of volume {volume} is missing on {}", s.me))));
     }
+    if let Some((volume, _)) = sets.iter().find(|(_, set)| is_stale(s, set)) {
+        return Some(rest(Rest::Stuck(format!(
+            "{} started anew before it had taken the guest over, so its replica of volume {volume} may lack writes",
+            s.me
+        ))));
+    }
     let taken_over = sets.iter().all(|(_, set)| set.epoch == s.assignment.epoch) && s.served.is_empty();
     if taken_over {
         return None;
@@ -475,6 +481,12 @@ fn volumes_step(s: &Situation) -> Option<Step> {
         }),
         None => Some(take_over(s)),
     }
+}
+
+/// Whether this host's replica was a secondary's when its host went down, which loses what was in memory only. An
+/// owner's own copy stays good, but this host became one by the record, and never flushed what it had taken before.
+fn is_stale(s: &Situation, set: &InSync) -> bool {
+    set.epoch != s.assignment.epoch && !set.contains(&s.me, s.boot)
 }
 
 /// With the replica of the host that handed the guest over, if that host serves it in time.
@@ -597,7 +609,8 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
         return let_go_reason(s, machine, &mirrored, replica, uniform)
             .or_else(|| successor(s, replica))
             .or_else(|| wish(s, replica))
-            .map(|why| Step::LetGo { why });
+            .map(|why| Step::LetGo { why })
+            .or_else(|| say_anew(s, replica));
     }
     let useless: Vec<VolumeId> =
         machine.mirrors.iter().filter(|(_, m)| grows(s) || !is_useful(s, m)).map(|(v, _)| *v).collect();
@@ -622,6 +635,13 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
     let all_ready = !mirrored.is_empty()
         && mirrored.iter().all(|v| machine.mirrors.get(v).is_some_and(|m| m.state == Mirror::Ready));
     (all_ready && peer.serves && s.authority == Authority::Session).then_some(Step::Admit { replica: target })
+}
+
+/// A guest that arrived while it ran is mirrored to its old owner, and the record that says so is the old owner's: it
+/// says nothing of this host's flush. Written at this epoch it does.
+fn say_anew(s: &Situation, replica: &Replica) -> Option<Step> {
+    let old = members(s).any(|set| set.epoch != s.assignment.epoch);
+    (old && s.authority == Authority::Session).then(|| Step::Admit { replica: replica.clone() })
 }
 
 /// Whether a mirror that no record counts on yet may still become in sync.

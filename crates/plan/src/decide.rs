@@ -83,13 +83,28 @@ pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> De
     decision
 }
 
-/// Guests whose owner is lost.
+/// Guests whose owner is lost; and those whose owner started anew before it had taken them over, if another host can.
 fn lost_guests(view: &ClusterView) -> Vec<(&GuestSpec, &Assignment)> {
     let wanted = view.guests.values().filter(|spec| !spec.deleting);
     wanted
         .filter_map(|spec| Some((spec, view.assignments.get(&spec.name)?)))
-        .filter(|(_, assignment)| !view.is_live(&assignment.host))
+        .filter(|(spec, assignment)| {
+            !view.is_live(&assignment.host)
+                || never_took_over(view, spec, assignment) && successor(view, spec, assignment).is_ok()
+        })
         .collect()
+}
+
+/// Whether a live owner has booted since it was made the owner, and had not recorded anything as one by then: what its
+/// replica took as a secondary may be gone. No machine of the guest can be left of that boot.
+fn never_took_over(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment) -> bool {
+    let Liveness::Live(boot) = view.liveness(&assignment.host) else { return false };
+    let stale = |set: &&model::InSync| {
+        set.epoch != assignment.epoch
+            && set.contains_host(&assignment.host)
+            && !set.contains(&assignment.host, boot)
+    };
+    spec.disks.iter().any(|disk| view.in_sync.get(&disk.volume).filter(stale).is_some())
 }
 
 /// Decides about all lost guests and takes note in the inventory of where they go, now or in a moment.
@@ -135,7 +150,7 @@ fn recover(
                 let secondary = Some(from.host.clone());
                 inventory.put(&name, &GuestPlace { host: to.clone(), secondary });
                 match starts.may_start(spec, &to) {
-                    Ok(()) => decision.changes.push(promotion(spec, from, to)),
+                    Ok(()) => decision.changes.push(promotion(view, spec, from, to)),
                     Err(why) => {
                         decision.waiting.insert(name, why);
                     }
@@ -222,8 +237,9 @@ impl Starts {
     }
 }
 
-fn promotion(spec: &GuestSpec, from: &Assignment, to: HostName) -> Change {
-    let why = format!("{} was lost, and {to} held every acknowledged write", from.host);
+fn promotion(view: &ClusterView, spec: &GuestSpec, from: &Assignment, to: HostName) -> Change {
+    let what = if view.is_live(&from.host) { "started anew before it had taken over" } else { "was lost" };
+    let why = format!("{} {what}, and {to} held every acknowledged write", from.host);
     Change::Promote {
         from: from.clone(),
         to: Assignment {
@@ -340,6 +356,23 @@ mod tests {
                holds every acknowledged write",
             ],
         );
+    }
+
+    #[test]
+    fn an_owner_that_booted_before_it_took_over_gives_the_guest_back() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        // A moment ago host1 handed it over; both are in sync by host1's word.
+        let assignment = view.assignments.get_mut(&"a".parse().unwrap()).unwrap();
+        (assignment.host, assignment.secondary) = (fixture::host("host2"), Some(fixture::host("host1")));
+        assignment.epoch = assignment.epoch.next();
+        check(&view, &[]);
+        power_on(&mut view, "host2", 2);
+        check(&view, &["a: host2@2 -> host1@3"]);
+        // One that had recorded itself flushed its replica before.
+        let set = view.in_sync.get_mut(&fixture::volume("a")).unwrap();
+        set.epoch = set.epoch.next();
+        check(&view, &[]);
     }
 
     #[test]

@@ -449,7 +449,8 @@ impl Inventory {
             return stay(StayCause::Busy, format!("it is being handed over to {}", handover.to));
         }
         let report = self.view.guest_reports.get(&spec.name);
-        match GuestPhase::derive(spec, Some(assignment), report, &self.view) {
+        let phase = GuestPhase::derive(spec, Some(assignment), report, &self.view);
+        match phase {
             GuestPhase::Running | GuestPhase::Stopped => {}
             GuestPhase::Failed => {
                 return stay(StayCause::Failed, format!("it failed on {host}, `kennel guest show` says why"));
@@ -463,6 +464,11 @@ impl Inventory {
             | GuestPhase::Deleting) => return stay(StayCause::Busy, format!("it is {phase}")),
         }
         if let Some(secondary) = self.filling(spec, assignment) {
+            if phase == GuestPhase::Stopped {
+                // Nothing is under way with it, and nothing will be until somebody starts it.
+                let why = format!("it is stopped, and its replica on {secondary} is behind until it runs again");
+                return stay(StayCause::Local, why);
+            }
             return stay(StayCause::Busy, format!("its replica on {secondary} is being filled"));
         }
         if spec.pinned {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use host::{ExportName, HostError, Hypervisor, MigrationPhase, MigrationSettings, ReplicaServer};
 use model::{
-    Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, InSync, Incoming, JobId,
-    MigrationReport, MoveOptions, Replica,
+    Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, Incoming, JobId, MigrationReport,
+    MoveOptions, Replica,
 };
 use plan::converge::{RunElsewhere, SendPhase, Sending, Situation, Stage, ladder};
 use store::{Outcome, keys};
@@ -319,10 +319,9 @@ impl Keeper {
                 txn.unchanged(&keys::session(host)).exists(&keys::session(host));
             }
             txn.put(next);
+            // They stay this epoch's: the next owner writes them anew once it has flushed what it took from here.
             for disk in &s.spec.disks {
-                if let Some(set) = s.in_sync.get(&disk.volume) {
-                    txn.put(&InSync { epoch: next.epoch, ..set.clone() });
-                }
+                txn.unchanged(&keys::in_sync(disk.volume));
             }
             let same = s.in_sync.iter().all(|(volume, set)| view.in_sync.get(volume) == Some(set));
             same && view.assignments.get(&self.guest) == Some(&s.assignment)

@@ -614,3 +614,27 @@ fn a_resync_that_is_asked_for_lets_go_once() {
         alone.followed_by(epoch, set.members, NOW).heeding(model::Resync { generation: 2, full: false });
     assert_eq!(late.resync, 1);
 }
+
+#[test]
+fn an_owner_that_booted_before_it_took_over_does_not_start_on_what_a_secondary_lost() {
+    let mut s = running();
+    s.machine = None;
+    s.assignment.epoch = Epoch(2);
+    assert_eq!(next(&s), Step::TakeOver { keep: None });
+    s.boot = fixture::boot("host1", 2);
+    let Step::Rest { rest: Rest::Stuck(why), .. } = next(&s) else { panic!("{:?}", next(&s)) };
+    assert!(why.contains("started anew before it had taken the guest over"), "{why}");
+    // Its own copy is good once it has taken over.
+    s.in_sync.values_mut().for_each(|set| set.epoch = Epoch(2));
+    assert_eq!(next(&s), Step::ClaimAlone);
+}
+
+#[test]
+fn a_guest_that_arrived_is_recorded_at_its_new_owners_epoch() {
+    let mut s = running();
+    s.assignment.epoch = Epoch(2);
+    s.machine.as_mut().unwrap().epoch = Epoch(2);
+    assert_eq!(next(&s), Step::Admit { replica: replica("host2", 1) });
+    s.in_sync.values_mut().for_each(|set| set.epoch = Epoch(2));
+    assert_eq!(next(&s).rest(), Some(&Rest::Running));
+}

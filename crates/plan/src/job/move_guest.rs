@@ -490,6 +490,15 @@ impl<'a> Move<'a> {
         !at.spec.is_local() || at.spec.disks.iter().all(|disk| counted(&disk.volume) <= 1)
     }
 
+    /// Whether the records count on a replica beside the owner's and the assigned secondary's.
+    fn is_counted_on(&self, at: At<'_>, secondary: &HostName) -> bool {
+        let other = |host: &HostName| host != &at.assignment.host && host != secondary;
+        at.spec.disks.iter().any(|disk| {
+            let set = self.view.in_sync.get(&disk.volume);
+            set.is_some_and(|set| set.members.iter().any(|replica| other(&replica.host)))
+        })
+    }
+
     /// Where the secondary was before this move put it elsewhere, if that host is live. A guest that is healed had
     /// nothing but a lost host, and goes back to waiting for it: its old replica is the last resort until there is a
     /// new one.
@@ -554,11 +563,17 @@ impl<'a> Move<'a> {
         if let Some(secondary) = now.secondary.as_ref().filter(|secondary| placed_by_this(secondary))
             && !self.is_in_sync(at, secondary)
             && !at.spec.deleting
-            && let Some(back) = self.way_back(at, moving).filter(|back| back != secondary)
         {
-            // The owner may have admitted the new one in this very moment.
-            let back = Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() });
-            return Some(std::iter::once(back).chain(self.compare_in_sync(at)).collect());
+            if let Some(back) = self.way_back(at, moving).filter(|back| back != secondary) {
+                // The owner may have admitted the new one in this very moment.
+                let back = Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() });
+                return Some(std::iter::once(back).chain(self.compare_in_sync(at)).collect());
+            }
+            // The old secondary is lost, and still counted on: either it comes back, or its replica is to be deleted
+            // once the new one is filled. Nobody else would.
+            if self.is_counted_on(at, secondary) {
+                return Some(vec![]);
+            }
         }
         if self.is_about_to_let_go(at, moving) {
             return Some(vec![]);

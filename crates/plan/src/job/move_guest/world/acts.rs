@@ -237,7 +237,6 @@ impl World {
         // A host whose power has just gone may be given the guest; the other replica has everything, too.
         let dark = self.sites[&next.host].dark > 0;
         assert!(dark || there.whole && here.cached == there.cached, "{here:?} and {there:?} differ");
-        self.view.in_sync.insert(volume(), InSync { epoch: next.epoch, ..set });
         self.view.assignments.insert(guest(), next);
         true
     }

@@ -1,0 +1,328 @@
+//! What guests and their machines do by themselves: write, fill mirrors, send memory, end.
+
+use model::{ExitReason, VolumeId};
+use plan::converge::{Mirror, SendPhase, Stage};
+
+use crate::disk::BLOCKS;
+use crate::machine::{Ended, Flight, Gone, Machine, SendingTo};
+use crate::mutant::Mutant;
+use crate::names::guest_name;
+use crate::world::{Event, MS, RemoteWrite, S, Time, World, note};
+
+/// How soon a held write is sent again, once the connection might be made anew.
+const RECONNECT_EVERY: (Time, Time) = (300 * MS, S);
+
+/// Packets that have waited longer than this belong to connections that are gone.
+const PACKET_LIVES: Time = 100 * MS;
+
+impl World {
+    pub fn machine(&mut self, host: usize, uid: u64) -> Option<&mut Machine> {
+        self.sites[host].machines.values_mut().find(|machine| machine.uid == uid)
+    }
+
+    /// The guest issues its next write.
+    pub fn guest_writes(&mut self, host: usize, uid: u64) {
+        let fails_until = self.sites[host].disk_fails_until;
+        let Some(machine) = self.machine(host, uid).filter(|m| m.runs() && m.flight.is_none()) else { return };
+        let guest = machine.guest;
+        if fails_until > self.now {
+            return self.at(fails_until + MS, Event::Write { host, uid });
+        }
+        let volumes: Vec<VolumeId> = self.volumes_of(host, guest);
+        let Some(&volume) = self.rng.pick(&volumes) else { return };
+        let (block, flush) = (self.rng.index(BLOCKS), self.rng.percent(40));
+        let id = self.number();
+        self.ledgers.entry(volume).or_default().issue(block, id);
+        self.books.writes += 1;
+        let Some(machine) = self.machine(host, uid) else { return };
+        let remote = !machine.mirrors.contains_key(&volume);
+        machine.flight = Some(Flight { id, volume, block, local: false, remote, flush });
+        let delay = self.rng.between(MS / 5, 8 * MS);
+        self.after(delay, Event::Local { host, uid, write: id });
+        if !remote {
+            self.send_remote(host, uid, id);
+        }
+    }
+
+    /// The volumes of the guest whose files are here.
+    fn volumes_of(&self, host: usize, guest: usize) -> Vec<VolumeId> {
+        let of_guest = |volume: &&VolumeId| crate::names::guest_of(**volume) == guest;
+        self.sites[host].files.keys().filter(of_guest).copied().collect()
+    }
+
+    pub fn local_done(&mut self, host: usize, uid: u64, write: u64) {
+        let Some(machine) = self.machine(host, uid) else { return };
+        let (epoch, void, guest) = (machine.epoch, machine.void, machine.guest);
+        let Some(flight) = machine.flight.as_mut().filter(|flight| flight.id == write) else { return };
+        if void {
+            return;
+        }
+        flight.local = true;
+        let (volume, block) = (flight.volume, flight.block);
+        if let Some(file) = self.sites[host].files.get_mut(&volume) {
+            file.cached[block] = write;
+            let sealed = file.sealed;
+            if sealed > epoch {
+                let name = guest_name(guest);
+                self.breaks(
+                    "one writer",
+                    format!("{name}@{epoch} on host{} writes to a replica of epoch {sealed}", host + 1),
+                );
+            }
+        }
+        self.flight_progress(host, guest, uid);
+    }
+
+    /// Sends the remote half of a write, as far as it is not there yet.
+    pub fn send_remote(&mut self, host: usize, uid: u64, write: u64) {
+        let retry = self.rng.between(RECONNECT_EVERY.0, RECONNECT_EVERY.1);
+        let no_hold = self.has(Mutant::NoHold);
+        let now = self.now;
+        let Some(machine) = self.machine(host, uid) else { return };
+        let (epoch, guest) = (machine.epoch, machine.guest);
+        let Some(flight) = machine.flight.as_mut().filter(|f| f.id == write && !f.remote) else { return };
+        let Some(mirror) = machine.mirrors.get(&flight.volume) else { return };
+        let remote = RemoteWrite {
+            from: host,
+            uid,
+            epoch,
+            to: mirror.host,
+            export: mirror.export,
+            link: mirror.link,
+            volume: flight.volume,
+            block: flight.block,
+            write,
+            sent_at: now,
+        };
+        let to = remote.to;
+        if self.linked(host, to) {
+            let delay = self.delay(host, to);
+            self.after(delay, Event::Remote(remote));
+        } else if no_hold {
+            if let Some(flight) = self.machine(host, uid).and_then(|machine| machine.flight.as_mut()) {
+                flight.remote = true;
+            }
+            return self.flight_progress(host, guest, uid);
+        }
+        self.after(retry, Event::Retry { host, uid, write });
+    }
+
+    pub fn remote_arrives(&mut self, remote: RemoteWrite) {
+        let RemoteWrite { from, uid, epoch, to, export, link, volume, block, write, sent_at } = remote;
+        let stale = self.now - sent_at > PACKET_LIVES && {
+            let machine = self.machine(from, uid);
+            machine.and_then(|m| m.mirrors.get(&volume)).is_none_or(|mirror| mirror.link != link)
+        };
+        let fails = self.sites[to].disk_fails_until > self.now;
+        let site = &mut self.sites[to];
+        if !site.up || stale || site.served.get(&volume) != Some(&export) {
+            return;
+        }
+        let Some(file) = site.files.get_mut(&volume) else { return };
+        if !fails {
+            file.cached[block] = write;
+            if file.sealed > epoch {
+                let sealed = file.sealed;
+                let what = format!("host{}@{epoch} writes to host{}'s replica of epoch {sealed}", from + 1, to + 1);
+                self.breaks("one writer", what);
+            }
+        }
+        if self.reaches(to, from) {
+            let delay = self.delay(to, from);
+            self.after(delay, Event::RemoteDone { host: from, uid, write, link, well: !fails });
+        }
+    }
+
+    pub fn remote_done(&mut self, host: usize, uid: u64, write: u64, link: u64, well: bool) {
+        let Some(machine) = self.machine(host, uid) else { return };
+        let guest = machine.guest;
+        let Some(flight) = machine.flight.as_mut().filter(|f| f.id == write && !f.remote) else { return };
+        let Some(mirror) = machine.mirrors.get_mut(&flight.volume).filter(|m| m.link == link) else { return };
+        flight.remote = true;
+        if !well {
+            // QEMU acknowledges it with the local replica alone, and pauses the job.
+            mirror.state = Mirror::Broken;
+            machine.secondary_failed = true;
+            let volume = flight.volume;
+            self.ledgers.entry(volume).or_default().thin = true;
+            note!(self, "{}: its secondary answered a write with an error", guest_name(guest));
+            self.machine_event(host, guest);
+        }
+        self.flight_progress(host, guest, uid);
+    }
+
+    /// Acknowledges a write that everybody has who must have it.
+    pub fn flight_progress(&mut self, host: usize, guest: usize, uid: u64) {
+        let Some(machine) = self.machine(host, uid) else { return };
+        let Some(flight) = machine.flight.filter(|flight| flight.local && flight.remote) else { return };
+        let epoch = machine.epoch;
+        machine.flight = None;
+        let thin = machine.mirrors.get(&flight.volume).is_some_and(|mirror| mirror.state == Mirror::Broken);
+        let newest = self.books.newest_epoch(guest);
+        if newest > epoch {
+            let name = guest_name(guest);
+            self.breaks("one writer", format!("{name}@{epoch} is told of a write, and {name}@{newest} runs"));
+        }
+        let ledger = self.ledgers.entry(flight.volume).or_default();
+        ledger.thin |= thin;
+        ledger.acknowledge(flight.block, flight.id);
+        self.books.acknowledged += 1;
+        if flight.flush {
+            ledger.flush();
+            if let Some(file) = self.sites[host].files.get_mut(&flight.volume) {
+                file.flush();
+            }
+        }
+        let delay = self.rng.between(20 * MS, 400 * MS);
+        self.after(delay, Event::Write { host, uid });
+    }
+
+    /// A mirror copies its next block.
+    pub fn fill(&mut self, host: usize, uid: u64, volume: VolumeId, link: u64) {
+        let retry = self.rng.between(RECONNECT_EVERY.0, RECONNECT_EVERY.1);
+        let Some(machine) = self.machine(host, uid) else { return };
+        let guest = machine.guest;
+        let Some(mirror) = machine.mirrors.get(&volume).filter(|m| m.link == link) else { return };
+        if mirror.state != Mirror::Filling {
+            return;
+        }
+        let (to, export) = (mirror.host, mirror.export);
+        let block = mirror.missing.iter().position(|missing| *missing);
+        let under_way = machine.flight.is_some_and(|f| f.volume == volume && Some(f.block) == block);
+        if under_way {
+            // QEMU waits for a write that is under way before it copies what that writes to.
+            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
+        }
+        let Some(machine) = self.machine(host, uid) else { return };
+        if block.is_none() && machine.flight.is_some_and(|f| f.volume == volume && !f.remote) {
+            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
+        }
+        let serves = self.linked(host, to) && self.sites[to].served.get(&volume) == Some(&export);
+        if !serves || self.sites[host].disk_fails_until > self.now {
+            return self.after(retry, Event::Fill { host, uid, volume, link });
+        }
+        let fails = self.sites[to].disk_fails_until > self.now;
+        if let Some(block) = block.filter(|_| !fails) {
+            let content = self.sites[host].files.get(&volume).map(|file| file.cached[block]).unwrap_or_default();
+            if let Some(file) = self.sites[to].files.get_mut(&volume) {
+                file.cached[block] = content;
+            }
+        }
+        let Some(mirror) = self.machine(host, uid).and_then(|m| m.mirrors.get_mut(&volume)) else { return };
+        match block {
+            _ if fails => mirror.state = Mirror::Broken,
+            Some(block) => mirror.missing[block] = false,
+            None => mirror.state = Mirror::Ready,
+        }
+        if mirror.state == Mirror::Filling {
+            let delay = self.rng.between(20 * MS, 600 * MS);
+            self.after(delay, Event::Fill { host, uid, volume, link });
+        } else {
+            self.machine_event(host, guest);
+        }
+    }
+
+    /// QEMU sends a guest's memory, and stops it when it has.
+    pub fn send_memory(&mut self, host: usize, uid: u64) {
+        let delay = self.rng.between(50 * MS, 400 * MS);
+        let Some(machine) = self.machine(host, uid) else { return };
+        let (guest, quiet) = (machine.guest, machine.flight.is_none());
+        let Some(sending) = machine.sending.clone() else { return };
+        let waits = |m: &Machine| m.uid == sending.to && m.stage == Stage::Incoming;
+        let there = self.sites[sending.host].machines.get(&guest).is_some_and(waits);
+        let whole = there && self.linked(host, sending.host);
+        let (phase, goes_on) = match (&sending.phase, whole) {
+            (SendPhase::Memory | SendPhase::AtSwitchover | SendPhase::Delivering, false) => {
+                self.incoming_breaks(&sending, guest);
+                (SendPhase::Failed("the connection broke".into()), false)
+            }
+            (SendPhase::Memory, true) if sending.rounds > 0 => (SendPhase::Memory, true),
+            (SendPhase::Memory, true) if quiet => (SendPhase::AtSwitchover, true),
+            (SendPhase::Memory, true) => (SendPhase::Memory, true),
+            (SendPhase::AtSwitchover, true) => (SendPhase::AtSwitchover, true),
+            (SendPhase::Delivering, true) => {
+                self.arrived(sending.host, guest);
+                (SendPhase::Delivered, false)
+            }
+            (SendPhase::Delivered, _) => (SendPhase::Delivered, false),
+            (SendPhase::Failed(why), _) => (SendPhase::Failed(why.clone()), false),
+        };
+        if phase != sending.phase {
+            note!(self, "host{} {}: its memory: {phase:?}", host + 1, guest_name(guest));
+            self.machine_event(host, guest);
+        }
+        let failed = matches!(phase, SendPhase::Failed(_));
+        let unbound = self.has(Mutant::NoVoid);
+        if let Some(machine) = self.machine(host, uid) {
+            machine.sending = Some(SendingTo { phase, rounds: sending.rounds.saturating_sub(1), ..sending });
+            if failed {
+                // QEMU lets a guest go on by itself when the rest of it cannot be sent. Its disks may be void.
+                if machine.stage == Stage::Left && unbound {
+                    machine.stage = Stage::Running;
+                }
+                self.after(MS, Event::Write { host, uid });
+            }
+        }
+        if goes_on {
+            self.after(delay, Event::Send { host, uid });
+        }
+    }
+
+    fn arrived(&mut self, host: usize, guest: usize) {
+        if let Some(machine) = self.sites[host].machines.get_mut(&guest) {
+            machine.stage = Stage::Arrived;
+            let uid = machine.uid;
+            self.books.arrived(uid);
+            self.machine_event(host, guest);
+        }
+    }
+
+    /// The machine that waits for a guest ends when the way to it breaks.
+    pub fn incoming_breaks(&mut self, sending: &SendingTo, guest: usize) {
+        let waits = |m: &Machine| m.uid == sending.to && m.stage == Stage::Incoming;
+        if self.sites[sending.host].machines.get(&guest).is_some_and(waits) {
+            self.end_machine(sending.host, guest, Gone::Itself(Ended::Died));
+        }
+    }
+
+    /// A guest obeys, unless it hangs or waits for a write.
+    pub fn shut_down(&mut self, host: usize, uid: u64) {
+        let Some(machine) = self.machine(host, uid) else { return };
+        let guest = machine.guest;
+        if machine.hangs || machine.stage != Stage::Running || machine.void {
+            return;
+        }
+        if machine.flight.is_some() || !machine.runs() {
+            return self.after(100 * MS, Event::ShutDown { host, uid });
+        }
+        let volumes: Vec<VolumeId> = self.volumes_of(host, guest);
+        for volume in volumes {
+            self.ledgers.entry(volume).or_default().flush();
+            if let Some(file) = self.sites[host].files.get_mut(&volume) {
+                file.flush();
+            }
+        }
+        self.end_machine(host, guest, Gone::Itself(Ended::GuestShutdown));
+    }
+
+    /// A machine is gone, whoever ended it.
+    pub fn end_machine(&mut self, host: usize, guest: usize, gone: Gone) {
+        let Some(machine) = self.sites[host].machines.remove(&guest) else { return };
+        note!(self, "host{} {}@{}: its machine ends: {gone:?}", host + 1, guest_name(guest), machine.epoch);
+        let ended = match gone {
+            Gone::Itself(ended) => ended,
+            Gone::ByKeeper(_) | Gone::WithItsHost => Ended::Died,
+        };
+        self.book_end(host, &machine, gone);
+        if let Some(daemon) = &mut self.sites[host].daemon {
+            daemon.ends.insert(machine.uid, (ended, machine.secondary_failed));
+        }
+        if gone != Gone::ByKeeper(ExitReason::Disowned) {
+            self.machine_event(host, guest);
+        }
+        // Whoever receives it hears that the way broke.
+        if let Some(sending) = machine.sending.filter(|sending| sending.phase != SendPhase::Delivered) {
+            self.incoming_breaks(&sending, guest);
+        }
+    }
+}

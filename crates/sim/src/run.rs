@@ -1,0 +1,119 @@
+//! Runs of seeds, and of schedules that are written down.
+
+use std::collections::BTreeMap;
+
+use crate::fault::Schedule;
+use crate::mutant::Mutant;
+use crate::world::{Broken, Time, World};
+
+/// What came of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    pub broken: Option<Broken>,
+    pub log: Vec<String>,
+    /// The same for two runs in which the same happened.
+    pub digest: u64,
+    pub until: Time,
+    pub sums: Sums,
+}
+
+/// What happened, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub runs: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    pub wishes: u64,
+    pub events: u64,
+    pub writes: u64,
+    pub acknowledged: u64,
+    pub unknown: u64,
+    pub starts: u64,
+    pub promotions: u64,
+    pub moves: u64,
+    pub excused: u64,
+    /// Virtual seconds.
+    pub seconds: u64,
+}
+
+impl Sums {
+    pub fn add(&mut self, other: &Sums) {
+        self.runs += other.runs;
+        for (name, count) in &other.faults {
+            *self.faults.entry(name).or_default() += count;
+        }
+        self.wishes += other.wishes;
+        self.events += other.events;
+        self.writes += other.writes;
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.starts += other.starts;
+        self.promotions += other.promotions;
+        self.moves += other.moves;
+        self.excused += other.excused;
+        self.seconds += other.seconds;
+    }
+
+    pub fn fault_count(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
+
+/// Runs a schedule to its end, or until something is broken.
+pub fn run(schedule: &Schedule, mutant: Option<Mutant>, logged: bool) -> Ran {
+    let mut world = World::new(schedule.clone(), mutant, logged);
+    world.run();
+    let books = &world.books;
+    let sums = Sums {
+        runs: 1,
+        faults: books.faults.clone(),
+        wishes: books.wishes,
+        events: books.events,
+        writes: books.writes,
+        acknowledged: books.acknowledged,
+        unknown: books.unknown,
+        starts: books.starts,
+        promotions: books.promotions,
+        moves: books.moves,
+        excused: books.excused,
+        seconds: world.now / crate::world::S,
+    };
+    Ran {
+        broken: world.broken.clone(),
+        log: world.log.take().unwrap_or_default(),
+        digest: world.digest,
+        until: world.now,
+        sums,
+    }
+}
+
+/// A smaller schedule that breaks the same invariant: items are left out, first many at a time, then one by one.
+pub fn shrink(schedule: &Schedule, mutant: Option<Mutant>, invariant: &str) -> Schedule {
+    let breaks = |smaller: &Schedule| {
+        run(smaller, mutant, false).broken.is_some_and(|broken| broken.invariant == invariant)
+    };
+    let mut best = schedule.clone();
+    let broken_at = run(&best, mutant, false).broken.map_or(Time::MAX, |broken| broken.at);
+    best.items.retain(|item| item.at <= broken_at);
+    if !breaks(&best) {
+        best = schedule.clone();
+    }
+    let mut chunk = best.items.len().div_ceil(2).max(1);
+    loop {
+        let mut at = 0;
+        let mut smaller_found = false;
+        while at < best.items.len() {
+            let mut smaller = best.clone();
+            smaller.items.drain(at..(at + chunk).min(best.items.len()));
+            if breaks(&smaller) {
+                best = smaller;
+                smaller_found = true;
+            } else {
+                at += chunk;
+            }
+        }
+        if chunk == 1 && !smaller_found {
+            return best;
+        }
+        chunk = if smaller_found { chunk } else { chunk.div_ceil(2) };
+    }
+}
