@@ -4,7 +4,7 @@ use std::fmt;
 
 use model::{
     Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, GuestName, GuestSpec, HostName, ImageName,
-    Pool, VolumeId, VolumePhase,
+    Pool, PoolName, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,7 +17,11 @@ pub struct VolumeView {
     pub guest: GuestName,
     /// Which of the guest's disks it is, from 0.
     pub disk: u32,
+    /// What kind of pool it is in.
     pub pool: Pool,
+    /// Which one, where there may be several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_name: Option<PoolName>,
     pub size: Bytes,
     /// What it was filled from when it was made.
     pub image: Option<ImageName>,
@@ -82,6 +86,7 @@ impl VolumeView {
             guest: guest.name.clone(),
             disk: index,
             pool: disk.pool,
+            pool_name: disk.pool_name.clone(),
             size: disk.size,
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
@@ -91,6 +96,11 @@ impl VolumeView {
                 .and_then(|volume| volume.fill),
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }
+    }
+
+    /// What people call its pool.
+    pub fn pool_shown(&self) -> PoolName {
+        self.pool_name.clone().unwrap_or_else(|| self.pool.into())
     }
 
     pub fn primary(&self) -> Option<&HostName> {

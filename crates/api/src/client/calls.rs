@@ -1,13 +1,14 @@
 //! One method for each thing that an operator can ask.
 
 use futures::stream::BoxStream;
-use model::{GuestName, HostName, ImageName, JobId, NetworkName, Recipe, VolumeId};
+use model::{GuestName, HostName, ImageName, JobId, NetworkName, PoolName, Recipe, VolumeId};
 use serde::de::IgnoredAny;
 
 use super::{Ask, Client, ClientError};
 use crate::{
-    BuildImage, ClusterStatus, CreateGuest, CreateNetwork, EventQuery, EventView, ExecAnswer, ExecRequest,
-    GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView, VolumeView, WatchEvent,
+    BuildImage, ClusterStatus, ConfirmedView, CreateGuest, CreateNetwork, CreatePool, EventQuery, EventView,
+    ExecAnswer, ExecRequest, GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView,
+    PoolView, VolumeView, WatchEvent,
 };
 
 pub(super) type Answer<T> = Result<T, ClientError>;
@@ -79,6 +80,33 @@ impl Client {
 
     pub async fn volume(&self, id: VolumeId) -> Answer<VolumeView> {
         self.fetch(Ask::get(format!("/v1/volumes/{id}"), format!("show the volume {id}"))).await
+    }
+
+    pub async fn pools(&self) -> Answer<Vec<PoolView>> {
+        self.fetch(Ask::get("/v1/pools", "list the pools")).await
+    }
+
+    pub async fn pool(&self, name: &PoolName) -> Answer<PoolView> {
+        self.fetch(Ask::get(format!("/v1/pools/{name}"), format!("show the pool '{name}'"))).await
+    }
+
+    pub fn watch_pools(&self) -> Watch<PoolView> {
+        self.watch(Ask::get("/v1/pools", "watch the pools"))
+    }
+
+    pub async fn create_pool(&self, request: &CreatePool) -> Answer<PoolView> {
+        let asked = format!("create the pool '{}'", request.name);
+        self.fetch(Ask::post("/v1/pools", asked).json(request)?).await
+    }
+
+    pub async fn delete_pool(&self, name: &PoolName) -> Answer<()> {
+        self.done(Ask::delete(format!("/v1/pools/{name}"), format!("delete the pool '{name}'"))).await
+    }
+
+    /// Only for a host that somebody has seen to be off.
+    pub async fn confirm_dead(&self, host: &HostName) -> Answer<ConfirmedView> {
+        let asked = format!("confirm that the host '{host}' is dead");
+        self.fetch(Ask::post(format!("/v1/hosts/{host}/confirm-dead"), asked)).await
     }
 
     pub async fn networks(&self) -> Answer<Vec<NetworkView>> {

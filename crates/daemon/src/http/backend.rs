@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use api::{PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
-use host::Machine;
 use host::image::store::ImageFiles;
-use model::{GuestId, HostName, HostUsage};
+use host::{HostError, Machine};
+use model::{GuestId, HostName, HostUsage, NamedPool};
 
 use crate::peer::PeerClient;
 use crate::state::State;
@@ -27,6 +27,10 @@ pub trait Backend: Send + Sync + Debug + 'static {
     fn peers(&self) -> &PeerClient;
     /// For how many milliseconds from now this host will not take the guest over; 0: no promise.
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
+    /// Marks a new pool's storage as its own, as this host sees it.
+    async fn take_pool(&self, _pool: &NamedPool) -> Result<(), HostError> {
+        Ok(())
+    }
     /// What this host measured of itself and its guests. `None`: nothing yet.
     fn own_usage(&self) -> Option<HostUsage> {
         None

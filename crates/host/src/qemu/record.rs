@@ -21,6 +21,9 @@ const FILE: &str = "label.json";
 pub(crate) struct MachineRecord {
     pub label: MachineLabel,
     pub disks: Vec<VolumeId>,
+    /// Those that other hosts reach, too: they are never mirrored.
+    #[serde(default)]
+    pub shared: Vec<VolumeId>,
     /// None until the process has been started.
     pub process: Option<ProcessId>,
 }
@@ -30,6 +33,7 @@ impl MachineRecord {
         MachineRecord {
             label: config.label.clone(),
             disks: config.disks.iter().map(|disk| disk.volume).collect(),
+            shared: config.disks.iter().filter(|disk| disk.shared).map(|disk| disk.volume).collect(),
             process: None,
         }
     }

@@ -6,5 +6,6 @@ mod balancing;
 mod migrating;
 mod moving;
 mod refusals;
+mod sharing;
 mod story;
 mod survival;

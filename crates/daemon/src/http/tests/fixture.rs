@@ -316,6 +316,7 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         uplinks: BTreeMap::new(),
         incoming: vec![],
         compatibility: Default::default(),
+        pools: Default::default(),
     };
     (host, session, report)
 }

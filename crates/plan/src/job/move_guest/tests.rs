@@ -130,6 +130,77 @@ fn a_daemon_that_dies_beside_a_host_makes_it_no_worse() {
     }
 }
 
+fn alone(host: &str) -> GuestPlace {
+    GuestPlace { host: fixture::host(host), secondary: None }
+}
+
+/// As [`check`], of a guest in storage that the hosts share.
+fn check_shared(how: MoveOptions, strikes: &[(u32, Fault, &str)]) -> World {
+    let played = std::panic::catch_unwind(|| {
+        let mut world = World::shared(alone("host2"), how);
+        for tick in 0..REST_AFTER {
+            for (_, fault, host) in strikes.iter().filter(|(at, ..)| *at == tick) {
+                world.strike(*fault, &fixture::host(host));
+            }
+            world.tick();
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check_end()));
+        if ended.is_err() {
+            panic!("{}", world.story.join("\n"));
+        }
+        world
+    });
+    played.unwrap_or_else(|_| panic!("moving {} went wrong with {strikes:?}", how.how()))
+}
+
+#[test]
+fn a_guest_in_shared_storage_is_handed_over_and_nothing_is_copied() {
+    for (how, starts) in WAYS.into_iter().zip([1, 0]) {
+        let world = check_shared(how, &[]);
+        assert_eq!(world.report().unwrap().state, JobState::Done, "{}", world.story.join("\n"));
+        let steps: Vec<&str> = world.report().unwrap().steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(steps, ["hand over", "start there"]);
+        let assignment = world.assignment();
+        assert_eq!((assignment.host.as_str(), &assignment.secondary), ("host2", &None));
+        assert_eq!(assignment.epoch.0, 2);
+        let told = |what: &str| world.story.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((told("Launch"), told("Attach")), (starts, 0), "{}", world.story.join("\n"));
+    }
+}
+
+#[test]
+fn whoever_dies_while_a_guest_in_shared_storage_moves_nothing_of_it_has_two_writers() {
+    for how in WAYS {
+        let length = {
+            let mut world = World::shared(alone("host2"), how);
+            while !world.is_over() && world.ticks() < REST_AFTER {
+                world.tick();
+            }
+            world.ticks()
+        };
+        for tick in 0..length + 3 {
+            for host in ["host1", "host2"] {
+                check_shared(how, &[(tick, Fault::PowerOff, host)]);
+                check_shared(how, &[(tick, Fault::DaemonDies, host)]);
+                check_shared(how, &[(tick, Fault::MachineDies, host)]);
+                check_shared(how, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::MachineDies, host)]);
+                for other in ["host1", "host2"] {
+                    check_shared(how, &[(tick, Fault::DaemonDies, host), (tick, Fault::MachineDies, other)]);
+                    check_shared(how, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::PowerOff, other)]);
+                }
+            }
+            check_shared(how, &[(tick, Fault::NoLeader, "host1")]);
+        }
+    }
+}
+
+#[test]
+fn a_guest_in_shared_storage_that_does_not_start_on_its_new_host_comes_back() {
+    let world = check_shared(MoveOptions::RESTART, &[(0, Fault::CannotStart, "host2")]);
+    assert_eq!(world.report().unwrap().state, JobState::Failed);
+    assert_eq!((world.assignment().host.as_str(), world.assignment().epoch.0), ("host1", 3));
+}
+
 fn job_to(to: GuestPlace, number: u128) -> JobSpec {
     JobSpec {
         id: model::JobId(uuid::Uuid::from_u128(number)),
@@ -169,6 +240,11 @@ fn what_cannot_be_done_is_refused_before_anything_is_done() {
         |view| fixture::put(view, "a", Pool::Local, "host1", None),
         place("host2", "host1"),
         "its disks are local: host1 alone holds them",
+    );
+    check(
+        |view| fixture::put(view, "a", Pool::Shared, "host1", None),
+        place("host2", "host1"),
+        "its disks are in storage that hosts share: it has no secondary to move",
     );
     check(|view| fixture::power_off(view, "host3"), place("host3", "host1"), "host host3 is lost");
     check(
