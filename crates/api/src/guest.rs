@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::{
     Assignment, Bytes, ClusterView, EventKind, GuestId, GuestName, GuestPhase, GuestReport, GuestSpec,
-    HostName, ImageName, MoveOptions, NetworkName, Pool,
+    HostName, ImageName, MoveOptions, NetworkName, PoolName,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -95,15 +95,15 @@ impl CreateGuest {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDisk {
     /// Default: 10G, or 64M for an image that brings its own kernel; never less than the image needs.
     #[serde(default)]
     pub size: Option<Bytes>,
-    /// Default: `mirror` in a cluster of two hosts or more, else `local`.
+    /// `local`, `mirror`, or a pool that was made. Default: `mirror` in a cluster of two hosts or more, else `local`.
     #[serde(default)]
-    pub pool: Option<Pool>,
+    pub pool: Option<PoolName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -22,6 +22,7 @@ mod network;
 pub mod openapi;
 mod peer;
 mod planning;
+mod pool;
 mod problem;
 mod rule;
 mod session;
@@ -49,6 +50,7 @@ pub use planning::{
     AddHostQuery, AddHostView, ApplyBalance, BalanceView, CapacityView, ClusterDump, FitsView, LossView,
     MoveView, OutlookView, RebootGroupView, RebootView, RestartView, RoomView, ShapeQuery, WhyView,
 };
+pub use pool::{ConfirmedView, CreatePool, PoolHostView, PoolView};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{CreateRule, ReplaceRule, RuleState, RuleView};
 pub use session::{AddUser, ConsoleTicket, SessionView, SetPassword, SignIn, UserView};

@@ -19,12 +19,12 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::watch::Removed;
 use crate::{
     AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
-    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConsoleTicket, ConvertVolume, CreateGuest,
-    CreateNetwork, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest, GrowVolume, GuestView,
-    HashAnswer, HashRequest,
-    HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView,
-    Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary,
-    ResyncVolume, RuleView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume,
+    CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest,
+    GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer,
+    JoinRequest, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest,
+    RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SessionView,
+    SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -84,7 +84,10 @@ const SHAPE: &[(&str, &str)] = &[
     ("memory", "Of one guest, as in 4G; default 512M"),
     ("disk", "Of one guest, on each host that holds a replica; default 10G"),
     ("vcpus", "Of one guest; default 1"),
-    ("pool", "Where its disks are: local or mirror; default mirror, when there are two hosts"),
+    (
+        "pool",
+        "The kind of pool that its disks are in: local, mirror or shared; default mirror, when there are two hosts",
+    ),
 ];
 const NEW_HOST: &[(&str, &str)] = &[
     ("memory", "All of its memory, as in 64G"),
@@ -362,6 +365,19 @@ fn resource_endpoints() -> Vec<Endpoint> {
             .gives::<NetworkView>(),
         Endpoint::get("/v1/networks/{name}", "networks", "One network").gives::<NetworkView>(),
         Endpoint::delete("/v1/networks/{name}", "networks", "Delete a network that no guest is on"),
+        Endpoint::post(
+            "/v1/hosts/{name}/confirm-dead",
+            "hosts",
+            "Say that a lost host runs nothing any more: it was seen to be off",
+        )
+        .gives::<ConfirmedView>(),
+        Endpoint::get("/v1/pools", "pools", "The pools, and which host reaches which").lists::<PoolView>(),
+        Endpoint::post("/v1/pools", "pools", "Make a pool of storage that hosts share")
+            .takes::<CreatePool>()
+            .status("201")
+            .gives::<PoolView>(),
+        Endpoint::get("/v1/pools/{name}", "pools", "One pool").gives::<PoolView>(),
+        Endpoint::delete("/v1/pools/{name}", "pools", "Delete a pool that no volume is in"),
         Endpoint::get("/v1/jobs", "jobs", "The jobs").lists::<JobView>(),
         Endpoint::get("/v1/jobs/{id}", "jobs", "One job").gives::<JobView>(),
         Endpoint::post("/v1/jobs/{id}/cancel", "jobs", "Ask for a job to be cancelled").gives::<JobView>(),

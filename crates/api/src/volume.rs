@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use model::{
     Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, Filled, GuestName, GuestSpec, HostName,
-    ImageName, Pool, VolumeId, VolumePhase,
+    ImageName, Pool, PoolName, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,7 +18,11 @@ pub struct VolumeView {
     pub guest: GuestName,
     /// Which of the guest's disks it is, from 0.
     pub disk: u32,
+    /// What kind of pool it is in.
     pub pool: Pool,
+    /// Which one, where there may be several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_name: Option<PoolName>,
     pub size: Bytes,
     /// What it was filled from when it was made.
     pub image: Option<ImageName>,
@@ -132,6 +136,7 @@ impl VolumeView {
             guest: guest.name.clone(),
             disk: index,
             pool: disk.pool,
+            pool_name: disk.pool_name.clone(),
             size: disk.size,
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
@@ -142,6 +147,11 @@ impl VolumeView {
             healing: None,
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }
+    }
+
+    /// What people call its pool.
+    pub fn pool_shown(&self) -> PoolName {
+        self.pool_name.clone().unwrap_or_else(|| self.pool.into())
     }
 
     pub fn primary(&self) -> Option<&HostName> {

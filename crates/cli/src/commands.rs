@@ -19,6 +19,7 @@ mod plan_capacity;
 mod plan_file;
 mod plan_proposal;
 mod plan_reboot;
+mod pool;
 mod rule;
 mod user;
 mod volume;
@@ -50,6 +51,9 @@ pub enum Command {
     /// Guests' disks, and who holds their copies
     #[command(subcommand)]
     Volume(volume::Command),
+    /// Where guests' disks are put
+    #[command(subcommand)]
+    Pool(pool::Command),
     /// What guests attach to
     #[command(subcommand)]
     Network(network::Command),
@@ -97,6 +101,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Guest(command) => guest::run(context, command).await,
         Command::Image(command) => image::run(context, command).await,
         Command::Volume(command) => volume::run(context, command).await,
+        Command::Pool(command) => pool::run(context, command).await,
         Command::Network(command) => network::run(context, command).await,
         Command::Rule(command) => rule::run(context, command).await,
         Command::User(command) => user::run(context, command).await,

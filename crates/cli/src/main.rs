@@ -73,6 +73,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Guest(_)
         | Command::Image(_)
         | Command::Volume(_)
+        | Command::Pool(_)
         | Command::Network(_)
         | Command::Rule(_)
         | Command::User(_)

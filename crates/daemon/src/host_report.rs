@@ -7,6 +7,7 @@ use std::time::Duration;
 use host::accelerator;
 use model::{
     Accelerator, AcceleratorKind, BootId, Bytes, Compatibility, GuestName, HostReport, ImageName, Incoming,
+    PoolName, PoolOnHost,
 };
 use store::keys;
 use tokio::sync::watch;
@@ -59,6 +60,7 @@ impl Facts {
 pub struct Told {
     pub problems: watch::Receiver<BTreeMap<String, String>>,
     pub incoming: watch::Receiver<BTreeMap<GuestName, Incoming>>,
+    pub pools: watch::Receiver<BTreeMap<PoolName, PoolOnHost>>,
 }
 
 /// Keeps the report true, for ever.
@@ -71,12 +73,13 @@ pub async fn keep(
     told: Told,
 ) {
     let (mut arrivals, mut accelerators) = (images.arrivals(), accelerator);
-    let Told { mut problems, mut incoming } = told;
+    let Told { mut problems, mut incoming, mut pools } = told;
     state.ready().await;
     loop {
         arrivals.borrow_and_update();
         let accelerator = accelerators.borrow_and_update().clone();
         let incoming_now = incoming.borrow_and_update().values().cloned().collect();
+        let pools_now = pools.borrow_and_update().clone();
         let problems_now = problems.borrow_and_update().values().cloned().collect();
         let report = HostReport {
             host: config.name.clone(),
@@ -93,6 +96,7 @@ pub async fn keep(
             uplinks: config.uplinks(),
             incoming: incoming_now,
             compatibility: facts.compatibility.clone(),
+            pools: pools_now,
         };
         let told = state.read().view().host_reports.get(&config.name) == Some(&report);
         let key = keys::host(&config.name);
@@ -114,6 +118,7 @@ pub async fn keep(
             Ok(()) = accelerators.changed() => {}
             Ok(()) = problems.changed() => {}
             Ok(()) = incoming.changed() => {}
+            Ok(()) = pools.changed() => {}
             else => return,
         }
     }

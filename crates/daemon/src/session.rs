@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use model::{BootId, HostName, Session};
 use plan::limits::{AUTHORITY, RENEW_EVERY, SESSION_TTL};
-use store::{LeaseId, Store, StoreError};
+use store::{LeaseId, Store, StoreError, keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -70,7 +70,8 @@ async fn begin(
     let session = Session { host: me.clone(), boot_id, started_at: Timestamp::now() };
     match state
         .write(|txn| {
-            txn.put_leased(&session, lease);
+            // Whoever was called dead is heard again: the word counts no more.
+            txn.put_leased(&session, lease).delete(&keys::confirmed_dead(me));
         })
         .await?
     {

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod facts;
 pub mod image;
 pub mod network;
+pub mod pool;
 mod program;
 pub mod qemu;
 pub mod replica;
@@ -87,6 +88,9 @@ pub struct MachineDisk {
     pub volume: VolumeId,
     /// A raw file.
     pub path: PathBuf,
+    /// Other hosts reach the same file. It is opened past this host's page cache, which knows nothing of what they
+    /// write.
+    pub shared: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -380,6 +384,16 @@ pub trait Machine: Send + Sync + Debug {
     /// Whether the guest could be handed over now: it stands still for it, and both replicas of each volume
     /// are the same. To be asked before the change of owner is recorded.
     async fn check_hand_over(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Takes the disks of a guest that stands still to be handed over away from it, so that nothing more is written
+    /// whoever dies. For disks that the other host shares, before the change of owner is recorded; can be taken back.
+    async fn withhold_disks(&self) -> Result<(), HostError> {
+        Err(not_for_this("move to another host while it runs"))
+    }
+    /// Gives back what [`Machine::withhold_disks`] took. The guest must not have been handed over: nobody else may
+    /// own it, nor come to own it.
+    async fn return_disks(&self) -> Result<(), HostError> {
         Err(not_for_this("move to another host while it runs"))
     }
     /// Gives the guest to the other host, which must be its owner by now. Takes the disks away from it here

@@ -7,6 +7,11 @@
 //! that it is safe; were the file sparse, the secondary's file system could run out of room in the middle of
 //! a guest's life, and hold its writes for good. So room is refused here, at creation, with a sentence.
 //!
+//! A folder that hosts share ([`Volumes::shared`], see [`crate::pool`]) is the same, with three differences: what is
+//! half made there may be what another host is making, so it is left alone until its volume is deleted; there is no
+//! secondary whose room must be kept, so a file system that cannot reserve room gets a sparse file; and the folder is
+//! never made here, since it would be made on this host's own disk.
+//!
 //! The agent calls this; which volumes belong on this host is settled before.
 
 use std::fs::{File, OpenOptions};
@@ -40,6 +45,8 @@ pub struct Volumes {
     dir: Arc<Path>,
     /// User and group of the files: those that QEMU runs as.
     owner: Option<(u32, u32)>,
+    /// Other hosts work in the same folder.
+    shared: bool,
 }
 
 impl Volumes {
@@ -54,7 +61,12 @@ impl Volumes {
                 std::fs::remove_file(&path).map_err(|e| failed("remove an unfinished volume", &path, e))?;
             }
         }
-        Ok(Self { dir: dir.into(), owner })
+        Ok(Self { dir: dir.into(), owner, shared: false })
+    }
+
+    /// Of a folder that is there, and in which other hosts work, too.
+    pub fn shared(dir: PathBuf, owner: Option<(u32, u32)>) -> Self {
+        Self { dir: dir.into(), owner, shared: true }
     }
 
     /// Where a volume's file is, or would be.
@@ -134,7 +146,7 @@ impl Volumes {
     }
 
     async fn extend(&self, volume: VolumeId, size: Bytes, how: FallocateFlags) -> Result<(), HostError> {
-        let (path, dir) = (self.path(volume), Arc::clone(&self.dir));
+        let (path, dir, shared) = (self.path(volume), Arc::clone(&self.dir), self.shared);
         blocking(move || {
             let what = |error: io::Error| failed("grow a volume", &path, error);
             let file = OpenOptions::new().write(true).open(&path).map_err(what)?;
@@ -143,7 +155,11 @@ impl Volumes {
                 return Ok(());
             }
             check_room(&dir, Bytes(size.0 - has.0))?;
-            reserve(&file, has, size, how, &dir)?;
+            match reserve(&file, has, size, how, &dir)? {
+                Reserved::Yes => {}
+                Reserved::Cannot if shared => file.set_len(size.0).map_err(what)?,
+                Reserved::Cannot => return Err(cannot_reserve(&dir)),
+            }
             file.sync_all().map_err(what)
         })
         .await
@@ -152,8 +168,11 @@ impl Volumes {
     /// Deletes this host's replica. One that is not there is no error.
     pub async fn delete(&self, volume: VolumeId) -> Result<(), HostError> {
         let path = self.path(volume);
-        let dir = Arc::clone(&self.dir);
+        let (dir, shared) = (Arc::clone(&self.dir), self.shared);
         blocking(move || {
+            if shared {
+                remove_unfinished(&dir, volume)?;
+            }
             match std::fs::remove_file(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -185,14 +204,18 @@ impl Volumes {
             return Err(HostError::Conflict(format!("the volume {volume} exists already on this host")));
         }
         let path = self.dir.join(format!("{volume}.{}.{TEMPORARY_SUFFIX}", Uuid::new_v4().simple()));
-        let dir = Arc::clone(&self.dir);
+        let (dir, shared) = (Arc::clone(&self.dir), self.shared);
         blocking(move || {
             check_room(&dir, size)?;
             let what = |error: io::Error| failed("make a volume", &path, error);
             let file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(what)?;
             let unfinished = Unfinished { path: path.clone() };
-            reserve(&file, Bytes(0), size, FallocateFlags::empty(), &dir)?;
+            match reserve(&file, Bytes(0), size, FallocateFlags::empty(), &dir)? {
+                Reserved::Yes => {}
+                Reserved::Cannot if shared => file.set_len(size.0).map_err(what)?,
+                Reserved::Cannot => return Err(cannot_reserve(&dir)),
+            }
             Ok(unfinished)
         })
         .await
@@ -249,22 +272,53 @@ fn no_room(size: Bytes, free: Bytes) -> HostError {
     HostError::Conflict(format!("the volume needs {size}, and the pool on this host has {free} free"))
 }
 
-fn reserve(file: &File, from: Bytes, size: Bytes, how: FallocateFlags, dir: &Path) -> Result<(), HostError> {
+/// Whether a file system could reserve room.
+enum Reserved {
+    Yes,
+    /// It does not know how.
+    Cannot,
+}
+
+fn cannot_reserve(dir: &Path) -> HostError {
+    HostError::Failed(format!(
+        "the file system of {} cannot reserve room for a volume; put the volumes on ext4 or XFS",
+        dir.display()
+    ))
+}
+
+fn reserve(
+    file: &File,
+    from: Bytes,
+    size: Bytes,
+    how: FallocateFlags,
+    dir: &Path,
+) -> Result<Reserved, HostError> {
     let too_large = |_| no_room(size, Bytes(0));
     let (start, length) =
         (i64::try_from(from.0).map_err(too_large)?, i64::try_from(size.0 - from.0).map_err(too_large)?);
     match fallocate(file, how, start, length) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Reserved::Yes),
         Err(nix::errno::Errno::ENOSPC) => {
             check_room(dir, size)?;
             Err(no_room(size, Bytes(0)))
         }
-        Err(nix::errno::Errno::EOPNOTSUPP) => Err(HostError::Failed(format!(
-            "the file system of {} cannot reserve room for a volume; put the volumes on ext4 or XFS",
-            dir.display()
-        ))),
+        Err(nix::errno::Errno::EOPNOTSUPP) => Ok(Reserved::Cannot),
         Err(error) => Err(failed("reserve room for a volume", dir, error.into())),
     }
+}
+
+/// Removes what a crash, on whatever host, left half made of one volume.
+fn remove_unfinished(dir: &Path, volume: VolumeId) -> Result<(), HostError> {
+    let what = |error| failed("list the volumes", dir, error);
+    let prefix = format!("{volume}.");
+    for entry in std::fs::read_dir(dir).map_err(what)? {
+        let path = entry.map_err(what)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(&prefix) && path.extension().is_some_and(|suffix| suffix == TEMPORARY_SUFFIX) {
+            std::fs::remove_file(&path).map_err(|e| failed("remove an unfinished volume", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 fn flush_dir(dir: &Path) -> Result<(), HostError> {

@@ -72,4 +72,6 @@ pub enum EventKind {
     GuestMoved,
     /// Somebody gave a wrong password.
     SignInRefused,
+    /// An operator said that a lost host runs nothing any more.
+    HostConfirmedDead,
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HostName, ImageName,
-    JobId, MacAddress, NetworkName, Pool, Replica, VolumeId, VolumeReport,
+    JobId, MacAddress, NetworkName, Pool, PoolName, Replica, VolumeId, VolumeReport,
 };
 
 /// What a guest should be.
@@ -73,11 +73,28 @@ impl GuestSpec {
         !self.disks.is_empty() && self.disks.iter().all(|disk| disk.pool == Pool::Local)
     }
 
+    /// Whether its disks are in storage that hosts share: any of them can run it, and none holds a copy.
+    pub fn is_shared(&self) -> bool {
+        !self.disks.is_empty() && self.disks.iter().all(|disk| disk.pool == Pool::Shared)
+    }
+
+    /// The pools that its disks are in, where those are not the hosts' own.
+    pub fn named_pools(&self) -> BTreeSet<&PoolName> {
+        self.disks.iter().filter_map(|disk| disk.pool_name.as_ref()).collect()
+    }
+
     /// The disks that two hosts are to hold. A guest whose disks are local is mirrored while it is on its way to
     /// another host, which is when it has a secondary's host.
     pub fn replicated<'a>(&'a self, assignment: &Assignment) -> impl Iterator<Item = &'a DiskSpec> {
         let moving = self.is_local() && assignment.secondary.is_some();
         self.disks.iter().filter(move |disk| disk.pool == Pool::Mirror || moving)
+    }
+
+    /// The host that its owner works with: its secondary's; of a guest whose storage hosts share, the one that it is
+    /// handed over to.
+    pub fn partner<'a>(&self, assignment: &'a Assignment) -> Option<&'a HostName> {
+        let comes_to = assignment.handover.as_ref().filter(|_| self.is_shared()).map(|handover| &handover.to);
+        assignment.secondary.as_ref().or(comes_to)
     }
 
     /// What its replicas take on each host.
@@ -102,6 +119,9 @@ pub struct DiskSpec {
     pub size: Bytes,
     /// What the volume is filled from when it is made; empty otherwise.
     pub image: Option<ImageName>,
+    /// Which pool of that kind, where there may be several.
+    #[serde(default)]
+    pub pool_name: Option<PoolName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

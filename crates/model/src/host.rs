@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName};
+use crate::{
+    BootId, Bytes, ClusterView, Epoch, GuestId, GuestName, HostName, ImageName, PoolName, PoolOnHost,
+};
 
 /// A host as the cluster knows it, written when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -107,6 +109,9 @@ pub struct HostReport {
     pub incoming: Vec<Incoming>,
     #[serde(default)]
     pub compatibility: Compatibility,
+    /// How it reaches the pools that hosts share.
+    #[serde(default)]
+    pub pools: BTreeMap<PoolName, PoolOnHost>,
 }
 
 /// What decides whether a guest that runs on one host can go on running on another. All unknown by default.

@@ -98,6 +98,11 @@ name_type!(
     "network"
 );
 name_type!(
+    /// The name of a pool.
+    PoolName,
+    "pool"
+);
+name_type!(
     /// The name of a placement rule.
     RuleName,
     "rule"
@@ -107,6 +112,13 @@ name_type!(
     UserName,
     "user"
 );
+
+/// The names of the kinds are names; a test says so.
+impl From<crate::Pool> for PoolName {
+    fn from(pool: crate::Pool) -> PoolName {
+        PoolName(pool.to_string())
+    }
+}
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,8 @@
 //!
 //! | record | written by |
 //! | --- | --- |
-//! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`JobSpec`], [`AccessToken`], address claims | the API |
+//! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`NamedPool`], [`JobSpec`], [`AccessToken`], address claims | the API |
+//! | [`ConfirmedDead`] | the API; the host that is heard again removes it |
 //! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader; an owner that was asked to hand a guest over while it runs writes the assignment that makes the other host the owner |
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
@@ -27,6 +28,7 @@ mod id;
 mod image;
 mod job;
 mod network;
+mod pool;
 mod refusal;
 mod rule;
 mod size;
@@ -46,13 +48,14 @@ pub use host::{
 };
 pub use id::{
     BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,
-    NetworkName, RuleName, UserName, VolumeId,
+    NetworkName, PoolName, RuleName, UserName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
 pub use job::{
     GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe, StepState,
 };
 pub use network::{AddressClaim, Network};
+pub use pool::{ConfirmedDead, NamedPool, PoolOnHost, PoolStorage};
 pub use refusal::Refusal;
 pub use rule::{GuestSelector, HostSelector, Rule, RuleKind, RuleScope, RuleStrength};
 pub use size::{Bytes, InvalidSize};

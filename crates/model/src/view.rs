@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AccessToken, AddressClaim, Assignment, Cluster, CpuLevel, Event, EventId, GuestName, GuestReport,
-    GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId, JobReport, JobSpec,
-    Network, NetworkName, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
+    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, CpuLevel, Event, EventId, GuestName,
+    GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId,
+    JobReport, JobSpec, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica, ReplicaDrop, Rule,
+    RuleName, Session, User, UserName, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -30,6 +31,10 @@ pub struct ClusterView {
     pub networks: BTreeMap<NetworkName, Network>,
     pub addresses: BTreeMap<(NetworkName, std::net::IpAddr), AddressClaim>,
     pub images: BTreeMap<ImageName, Image>,
+    /// Those that an operator has made.
+    pub pools: BTreeMap<PoolName, NamedPool>,
+    /// Hosts that an operator called dead, and that have not been heard since.
+    pub confirmed_dead: BTreeMap<HostName, ConfirmedDead>,
     pub jobs: BTreeMap<JobId, JobSpec>,
     pub job_reports: BTreeMap<JobId, JobReport>,
     pub events: BTreeMap<EventId, Event>,
@@ -63,6 +68,19 @@ impl ClusterView {
     /// Whether the boot in which a replica acknowledged its writes is the one that is live now.
     pub fn boot_is_live(&self, replica: &Replica) -> bool {
         self.liveness(&replica.host) == Liveness::Live(replica.boot_id)
+    }
+
+    /// Why a host does not reach a pool that hosts share; one sentence without a full stop. `None`: it does.
+    pub fn pool_problem(&self, host: &HostName, pool: &PoolName) -> Option<String> {
+        let Some(record) = self.pools.get(pool) else { return Some(format!("there is no pool '{pool}'")) };
+        let report = self.host_reports.get(host).and_then(|report| report.pools.get(pool));
+        match report.filter(|report| report.id == record.id) {
+            None => Some(format!("it has not looked at the pool '{pool}' yet")),
+            Some(PoolOnHost { problem: None, .. }) => None,
+            Some(PoolOnHost { problem: Some(why), .. }) => {
+                Some(format!("it does not reach the pool '{pool}': {why}"))
+            }
+        }
     }
 
     pub fn host_phase(&self, host: &HostName) -> HostPhase {

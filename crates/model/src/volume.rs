@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Assignment, BootId, ClusterView, Epoch, GuestId, GuestReport, HostName, Resync, VolumeId};
+use crate::{
+    Assignment, BootId, ClusterView, Epoch, GuestId, GuestReport, HostName, PoolName, Resync, VolumeId,
+};
 
 /// Where a volume is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -18,12 +20,15 @@ pub enum Pool {
     Local,
     /// A second replica on another host takes every write.
     Mirror,
+    /// One file in a folder that the hosts have in common. Any of them may open it, one at a time.
+    Shared,
 }
 
 impl Pool {
+    /// How many copies of a volume hosts keep. Of one in storage that hosts share, that is its one copy.
     pub fn replicas(self) -> usize {
         match self {
-            Pool::Local => 1,
+            Pool::Local | Pool::Shared => 1,
             Pool::Mirror => 2,
         }
     }
@@ -34,6 +39,7 @@ impl fmt::Display for Pool {
         f.pad(match self {
             Pool::Local => "local",
             Pool::Mirror => "mirror",
+            Pool::Shared => "shared",
         })
     }
 }
@@ -44,7 +50,8 @@ impl FromStr for Pool {
         match text {
             "local" => Ok(Pool::Local),
             "mirror" => Ok(Pool::Mirror),
-            other => Err(format!("there is no pool '{other}': the pools are local and mirror")),
+            "shared" => Ok(Pool::Shared),
+            other => Err(format!("there is no kind of pool '{other}': there are local, mirror and shared")),
         }
     }
 }
@@ -244,8 +251,10 @@ impl VolumePhase {
         match (state, pool) {
             (Some(VolumeState::Held), Pool::Mirror) => VolumePhase::Held,
             (Some(VolumeState::Syncing), Pool::Mirror) => VolumePhase::Syncing,
-            (Some(_) | None, Pool::Local | Pool::Mirror) if good >= pool.replicas() => VolumePhase::InSync,
-            (Some(_) | None, Pool::Local | Pool::Mirror) => VolumePhase::Degraded,
+            (Some(_) | None, Pool::Local | Pool::Mirror | Pool::Shared) if good >= pool.replicas() => {
+                VolumePhase::InSync
+            }
+            (Some(_) | None, Pool::Local | Pool::Mirror | Pool::Shared) => VolumePhase::Degraded,
         }
     }
 }
@@ -271,4 +280,8 @@ pub struct ReplicaDrop {
     /// Whose it was; a machine of that guest that still runs there is ended first.
     pub guest_id: GuestId,
     pub why: String,
+    /// The pool that it is in, if that is one that hosts share: then the volume itself is to be deleted, and not
+    /// a replica of this host's.
+    #[serde(default)]
+    pub pool_name: Option<PoolName>,
 }

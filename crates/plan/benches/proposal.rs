@@ -145,6 +145,7 @@ impl Live {
             uplinks: BTreeMap::new(),
             incoming: vec![],
             compatibility: Default::default(),
+            pools: Default::default(),
         };
         let session = Session { host: name.clone(), boot_id, started_at: Timestamp::UNIX_EPOCH };
         let usage = HostUsage {
@@ -174,7 +175,13 @@ impl Live {
             vcpus: need.vcpus,
             memory: Bytes(need.memory - GUEST_OVERHEAD.0),
             boot: BootFrom::Disk,
-            disks: vec![DiskSpec { volume, pool: Pool::Mirror, size: Bytes(need.disk), image: None }],
+            disks: vec![DiskSpec {
+                volume,
+                pool: Pool::Mirror,
+                size: Bytes(need.disk),
+                image: None,
+                pool_name: None,
+            }],
             nics: vec![],
             seed: Seed::default(),
             power: PowerWish::Running,

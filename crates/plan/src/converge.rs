@@ -33,6 +33,13 @@
 //!
 //! A handover while the guest runs stands in `converge/live.rs`; how a secondary is filled, in `converge/fill.rs`.
 //!
+//! # Storage that hosts share
+//!
+//! There is one file of a volume, and no second host to ask. The in-sync set names the owner alone: a new owner writes
+//! itself into it ([`Step::TakeOver`]) before it starts anything. Whether it may own the guest at all, which is the
+//! question of whether the old owner's machine is gone, was settled before ([`crate::fence`]). Nobody can confirm an
+//! owner whose session is over, so it ends the guest.
+//!
 //! [`HOLD_MAX`]: crate::limits::HOLD_MAX
 
 mod fill;
@@ -44,8 +51,8 @@ use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestSpec, HandoverKind, HostName, InSync, JobId,
-    Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
+    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestSpec, HandoverKind, HostName, InSync,
+    JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
 };
 
 /// Between two requests to shut down.
@@ -70,7 +77,9 @@ pub struct Situation {
     pub served: BTreeMap<VolumeId, Option<Epoch>>,
     /// The volumes of which a record tells this host to delete its replica.
     pub dropped: BTreeSet<VolumeId>,
-    /// The assigned secondary's host.
+    /// Why this host does not reach the pool of a guest whose storage hosts share.
+    pub pool_trouble: Option<String>,
+    /// The assigned secondary's host; of a guest whose storage hosts share, the one that it is handed over to.
     pub peer: Option<Peer>,
     /// The host of the replica that the in-sync sets name beside this one, if another secondary is assigned.
     pub former: Option<Peer>,
@@ -126,6 +135,8 @@ pub struct MachineFacts {
     pub records: BTreeMap<VolumeId, ReplicaFile>,
     /// Its guest is being sent to another host, or was.
     pub sending: Option<Sending>,
+    /// Its disks were taken away from it for a handover that has not been made.
+    pub withheld: bool,
 }
 
 /// How far a machine is.
@@ -378,6 +389,10 @@ fn bystander(s: &Situation) -> Step {
     if let Some(&volume) = s.served.keys().find(|volume| !is_kept(**volume)) {
         return Step::Withdraw { volume };
     }
+    if s.spec.is_shared() {
+        // What is in the pool is the owner's business.
+        return live::receive(s).unwrap_or_else(|| rest(Rest::Idle));
+    }
     if s.spec.deleting {
         return if s.files.is_empty() { rest(Rest::Idle) } else { Step::DeleteVolumes };
     }
@@ -436,6 +451,10 @@ fn delete(s: &Situation) -> Step {
     if s.machine.is_some() {
         return Step::End { why: ExitReason::Stopped };
     }
+    // What cannot be seen is not gone.
+    if let Some(why) = &s.pool_trouble {
+        return rest(Rest::Waiting(why.clone()));
+    }
     match s.served.keys().next() {
         Some(&volume) => Step::Withdraw { volume },
         None if !s.files.is_empty() => Step::DeleteVolumes,
@@ -449,6 +468,9 @@ fn volumes_step(s: &Situation) -> Option<Step> {
     if s.machine.is_some() {
         return None;
     }
+    if let Some(why) = &s.pool_trouble {
+        return Some(rest(Rest::Waiting(why.clone())));
+    }
     let unmade: Vec<VolumeId> = disks().filter(|volume| !s.in_sync.contains_key(volume)).collect();
     if !unmade.is_empty() {
         if s.authority != Authority::Session {
@@ -457,20 +479,23 @@ fn volumes_step(s: &Situation) -> Option<Step> {
         return Some(pause(s).unwrap_or(Step::MakeVolumes { volumes: unmade }));
     }
     let sets: Vec<(VolumeId, &InSync)> = disks().filter_map(|v| Some((v, s.in_sync.get(&v)?))).collect();
-    if let Some((volume, _)) = sets.iter().find(|(_, set)| !set.contains_host(&s.me)) {
+    let shared = s.spec.is_shared();
+    if let Some((volume, _)) = sets.iter().find(|(_, set)| !shared && !set.contains_host(&s.me)) {
         let what = format!("{} owns the guest, but its replica of volume {volume} is not in sync", s.me);
         return Some(rest(Rest::Stuck(what)));
     }
     if let Some((volume, _)) = sets.iter().find(|(volume, _)| !s.files.contains(volume)) {
-        return Some(rest(Rest::Stuck(format!("the file of volume {volume} is missing on {}", s.me))));
+        let place = if shared { "in its pool, as seen from" } else { "on" };
+        return Some(rest(Rest::Stuck(format!("the file of volume {volume} is missing {place} {}", s.me))));
     }
-    if let Some((volume, _)) = sets.iter().find(|(_, set)| is_stale(s, set)) {
+    if let Some((volume, _)) = sets.iter().find(|(_, set)| !shared && is_stale(s, set)) {
         return Some(rest(Rest::Stuck(format!(
             "{} started anew before it had taken the guest over, so its replica of volume {volume} may lack writes",
             s.me
         ))));
     }
-    let taken_over = sets.iter().all(|(_, set)| set.epoch == s.assignment.epoch) && s.served.is_empty();
+    let current = |set: &InSync| set.epoch == s.assignment.epoch && set.contains_host(&s.me);
+    let taken_over = sets.iter().all(|(_, set)| current(set)) && s.served.is_empty();
     if taken_over {
         return None;
     }
@@ -492,6 +517,9 @@ fn is_stale(s: &Situation, set: &InSync) -> bool {
 /// With the replica of the host that handed the guest over, if that host serves it in time.
 fn take_over(s: &Situation) -> Step {
     let alone = Step::TakeOver { keep: None };
+    if s.spec.is_shared() {
+        return alone;
+    }
     let Some(replica) = s.assignment.handed_over_by.clone() else { return alone };
     let Some(peer) = s.peer.as_ref().filter(|peer| peer.host == replica.host) else { return alone };
     let same = peer.liveness == Liveness::Live(replica.boot_id)
@@ -568,7 +596,7 @@ fn replica_to_keep(s: &Situation) -> Option<Replica> {
 /// A machine runs at the current epoch.
 fn run(s: &Situation, machine: &MachineFacts) -> Step {
     let counted_on_others = members(s).any(|set| set.members.len() > 1);
-    if s.authority == Authority::None && counted_on_others {
+    if s.authority == Authority::None && (counted_on_others || s.spec.is_shared()) {
         return Step::End { why: ExitReason::Disowned };
     }
     if let Some(step) = mirror_step(s, machine).or_else(|| live::send(s, machine)) {
@@ -596,6 +624,9 @@ fn stop(s: &Situation) -> Step {
 
 /// Keeps the mirrors of a running machine, and the record of who is in sync, as they should be.
 fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
+    if s.spec.is_shared() {
+        return None;
+    }
     let secondary_of = |set: &InSync| set.members.iter().find(|r| r.host != s.me).cloned();
     // One that is recorded, and is to be mirrored no more, is let go of like any other.
     let was = |volume: &VolumeId| s.in_sync.get(volume).is_some_and(|set| secondary_of(set).is_some());
@@ -717,5 +748,7 @@ fn let_go_reason(
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,9 @@
 //! carries this out compares everything it rests on, so that a decision from an old view is refused by the
 //! store rather than carried out.
 //!
+//! A guest in storage that hosts share comes back on any host, and only with a proof that its old host runs it no more
+//! ([`crate::fence`]).
+//!
 //! All lost guests are placed at once ([`crate::recover`]), those that matter most first, and then started bit by
 //! bit: a host starts only so many at a time, and a guest waits while what it starts after comes up. What waits so
 //! keeps its room. New guests come after the lost ones and get what these leave; whether a new guest breaks the
@@ -19,6 +22,7 @@ use model::{
     Liveness, PowerWish, VolumeId,
 };
 
+use crate::fence::FenceProof;
 use crate::inventory::Inventory;
 use crate::order::StartOrder;
 use crate::place::{Options, place};
@@ -34,6 +38,9 @@ pub enum Change {
     /// The secondary takes over. The transaction compares the assignment `from` and the in-sync sets of all
     /// `volumes` with what was seen, and that the new owner's session is there.
     Promote { from: Assignment, to: Assignment, volumes: Vec<VolumeId> },
+    /// Another host takes over a guest in storage that hosts share. The transaction compares the assignment `from`,
+    /// what the proof rests on, that the old owner has no session and that the new one has.
+    Recover { from: Assignment, to: Assignment, proof: FenceProof },
 }
 
 /// All that the leader does now, and what it waits for.
@@ -117,9 +124,22 @@ fn recover(
     let order = StartOrder::of(view.guests.values().filter(|spec| !spec.deleting));
     let mut back = Vec::new();
     let mut taken = Vec::new();
+    let mut proofs = BTreeMap::new();
     for (spec, assignment) in lost {
         let Some(guest) = inventory.guest_ix(&spec.name) else { continue };
         taken.push(guest);
+        if spec.is_shared() {
+            match FenceProof::find(view, assignment) {
+                Some(proof) => {
+                    proofs.insert(&spec.name, proof);
+                    back.push(Lost { guest, may: May::Anywhere });
+                }
+                None => {
+                    decision.waiting.insert(spec.name.clone(), not_proven(&assignment.host));
+                }
+            }
+            continue;
+        }
         let candidate = successor(view, spec, assignment).and_then(|host| {
             inventory.host_ix(&host).ok_or_else(|| format!("{host} is no host of the cluster any more"))
         });
@@ -147,10 +167,14 @@ fn recover(
             }
             Ok(host) => {
                 let to = inventory.host_name(host).clone();
-                let secondary = Some(from.host.clone());
+                let proof = proofs.get(&name);
+                let secondary = proof.is_none().then(|| from.host.clone());
                 inventory.put(&name, &GuestPlace { host: to.clone(), secondary });
                 match starts.may_start(spec, &to) {
-                    Ok(()) => decision.changes.push(promotion(view, spec, from, to)),
+                    Ok(()) => decision.changes.push(match proof {
+                        Some(proof) => recovery(from, to, proof.clone()),
+                        None => promotion(view, spec, from, to),
+                    }),
                     Err(why) => {
                         decision.waiting.insert(name, why);
                     }
@@ -184,6 +208,9 @@ fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
 }
 
 fn cannot_take(inventory: &Inventory, guest: GuestIx, from: &Assignment, why: &NoReturn) -> String {
+    if why.reasons.is_empty() {
+        return format!("{} is lost, and no other host can take it over", from.host);
+    }
     let reasons = why.reasons.iter().map(|(host, obstacle)| {
         format!("{} cannot take it over: {}", inventory.host_name(*host), inventory.explain(guest, obstacle))
     });
@@ -255,6 +282,32 @@ fn promotion(view: &ClusterView, spec: &GuestSpec, from: &Assignment, to: HostNa
     }
 }
 
+/// A guest goes elsewhere only with this proof in hand.
+fn recovery(from: &Assignment, to: HostName, proof: FenceProof) -> Change {
+    let why = format!("{} was lost, and {proof}", from.host);
+    Change::Recover {
+        from: from.clone(),
+        to: Assignment {
+            host: to,
+            epoch: from.epoch.next(),
+            secondary: None,
+            why,
+            handover: None,
+            handed_over_by: None,
+            ..from.clone()
+        },
+        proof,
+    }
+}
+
+/// What a person can do about a guest whose host may still run it.
+fn not_proven(host: &HostName) -> String {
+    format!(
+        "{host} is lost, and may still run it: its disks are in storage that hosts share, so it is started elsewhere \
+         only when {host} surely runs it no more; see that {host} is off, then say `kennel host confirm-dead {host}`"
+    )
+}
+
 /// The host that may take over a lost guest for all that is known of its volumes, or why none may.
 fn successor(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment) -> Result<HostName, String> {
     let lost = &assignment.host;
@@ -310,7 +363,7 @@ mod tests {
         let decision = decide(view, NOW, NOW);
         let changes = decision.changes.iter().map(|change| match change {
             Change::Assign { to } => format!("{}: assign {}", to.guest, to.host),
-            Change::Promote { from, to, .. } => {
+            Change::Promote { from, to, .. } | Change::Recover { from, to, .. } => {
                 format!("{}: {}@{} -> {}@{}", to.guest, from.host, from.epoch, to.host, to.epoch)
             }
         });
@@ -320,7 +373,7 @@ mod tests {
 
     fn apply(view: &mut ClusterView, decision: Decision) {
         for change in decision.changes {
-            let (Change::Assign { to } | Change::Promote { to, .. }) = change;
+            let (Change::Assign { to } | Change::Promote { to, .. } | Change::Recover { to, .. }) = change;
             view.assignments.insert(to.guest.clone(), to);
         }
     }
@@ -397,6 +450,68 @@ mod tests {
             &view,
             &["a waits: host1 is lost, and the guest's volumes are nowhere else; it waits for host1"],
         );
+    }
+
+    const NOT_PROVEN: &str = "a waits: host1 is lost, and may still run it: its disks are in storage that hosts share, \
+         so it is started elsewhere only when host1 surely runs it no more; see that host1 is off, then say \
+         `kennel host confirm-dead host1`";
+
+    fn confirm_dead(view: &mut ClusterView, name: &str) {
+        let host = fixture::host(name);
+        let boot_id = fixture::boot(name, 1);
+        let word = model::ConfirmedDead { host: host.clone(), boot_id, by: "admin".into(), at: NOW };
+        view.confirmed_dead.insert(host, word);
+    }
+
+    #[test]
+    fn a_guest_in_shared_storage_is_started_elsewhere_only_with_a_proof() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Shared, "host1", None);
+        power_off(&mut view, "host1");
+        check(&view, &[NOT_PROVEN]);
+        // What its host said while it ran proves nothing, nor does what another owner said before.
+        let assignment = view.assignments[&"a".parse().unwrap()].clone();
+        let mut report = fixture::report(&assignment, GuestState::Running);
+        view.guest_reports.insert(report.guest.clone(), report.clone());
+        check(&view, &[NOT_PROVEN]);
+        report.state = GuestState::Stopped;
+        view.guest_reports.insert(report.guest.clone(), GuestReport { epoch: Epoch(0), ..report.clone() });
+        check(&view, &[NOT_PROVEN]);
+        let other = GuestReport { host: fixture::host("host2"), ..report.clone() };
+        view.guest_reports.insert(report.guest.clone(), other);
+        check(&view, &[NOT_PROVEN]);
+        view.guest_reports.insert(report.guest.clone(), report);
+        check(&view, &["a: host1@1 -> host2@2"]);
+        view.guest_reports.clear();
+        confirm_dead(&mut view, "host1");
+        let decision = decide(&view, NOW, NOW);
+        let [Change::Recover { to, proof, .. }] = decision.changes.as_slice() else { panic!("{decision:?}") };
+        assert_eq!((&to.secondary, &to.handed_over_by), (&None, &None));
+        assert_eq!(to.why, "host1 was lost, and admin confirmed that it is dead");
+        assert_eq!(*proof, FenceProof::Confirmed { by: "admin".into(), at: NOW });
+        // Heard again, it is the owner as before.
+        power_on(&mut view, "host1", 1);
+        check(&view, &[]);
+    }
+
+    #[test]
+    fn a_guest_in_shared_storage_goes_where_its_pool_is_reached_and_where_there_is_room() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Shared, "host1", None);
+        fixture::put_pool(&mut view, "nfs1", &["host1", "host3"]);
+        spec(&mut view, "a").disks[0].pool_name = Some("nfs1".parse().unwrap());
+        power_off(&mut view, "host1");
+        confirm_dead(&mut view, "host1");
+        check(&view, &["a: host1@1 -> host3@2"]);
+        spec(&mut view, "a").memory = model::Bytes::gib(20);
+        check(
+            &view,
+            &[
+                "a waits: host1 is lost, and host3 cannot take it over: 7.5G of memory is free, 20.1G is needed",
+            ],
+        );
+        power_off(&mut view, "host3");
+        check(&view, &["a waits: host1 is lost, and no other host can take it over"]);
     }
 
     #[test]

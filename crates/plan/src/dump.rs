@@ -19,7 +19,7 @@ use std::fmt;
 
 use model::{
     Assignment, Cluster, ClusterView, GuestName, GuestReport, GuestSpec, Host, HostName, HostReport,
-    HostUsage, InSync, JobSpec, Rule, RuleKind, Session,
+    HostUsage, InSync, JobSpec, NamedPool, Rule, RuleKind, Session,
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,8 @@ pub struct Dump {
     /// Rules that bound nothing when the dump was made; no plan looks at them.
     #[serde(default)]
     pub idle_rules: Vec<Rule>,
+    #[serde(default)]
+    pub pools: Vec<NamedPool>,
     /// Those that had not ended.
     #[serde(default)]
     pub jobs: Vec<JobSpec>,
@@ -117,6 +119,7 @@ impl Dump {
             guest_reports: map(&self.guest_reports, |report| report.guest.clone()),
             in_sync: map(&self.in_sync, |in_sync| in_sync.volume),
             rules: map(&self.rules, |rule| rule.name.clone()),
+            pools: map(&self.pools, |pool| pool.name.clone()),
             jobs: map(&self.jobs, |job| job.id),
             ..ClusterView::default()
         }
@@ -291,6 +294,7 @@ impl Inventory {
             in_sync: view.in_sync.values().cloned().collect(),
             rules,
             idle_rules,
+            pools: view.pools.values().cloned().collect(),
             jobs: view.jobs.values().cloned().collect(),
             usage: usage.cloned().collect(),
         }

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootFrom, BootId, Bytes, ClusterView, DiskSpec, Epoch, GuestId,
     GuestName, GuestReport, GuestSelector, GuestSpec, GuestState, GuestUsage, Host, HostName, HostReport,
-    HostSelector, HostUsage, InSync, Pool, PowerWish, Replica, Rule, RuleKind, RuleName, RuleStrength, Seed,
-    Session, Usage, VolumeId,
+    HostSelector, HostUsage, InSync, NamedPool, Pool, PoolOnHost, PoolStorage, PowerWish, Replica, Rule,
+    RuleKind, RuleName, RuleStrength, Seed, Session, Usage, VolumeId,
 };
 
 fn uuid(seed: &str) -> uuid::Uuid {
@@ -65,6 +65,7 @@ pub fn cluster(hosts: usize) -> ClusterView {
                 uplinks: BTreeMap::new(),
                 incoming: vec![],
                 compatibility: Default::default(),
+                pools: Default::default(),
             },
         );
         power_on(&mut view, name.as_str(), 1);
@@ -89,7 +90,13 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         vcpus: 1,
         memory: Bytes::gib(1),
         boot: BootFrom::Disk,
-        disks: vec![DiskSpec { volume: volume(name), pool, size: Bytes::gib(10), image: None }],
+        disks: vec![DiskSpec {
+            volume: volume(name),
+            pool,
+            size: Bytes::gib(10),
+            image: None,
+            pool_name: None,
+        }],
         nics: vec![],
         seed: Seed::default(),
         power: PowerWish::Running,
@@ -103,6 +110,22 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         start_after: Default::default(),
         resync: Default::default(),
     }
+}
+
+/// A pool in a folder that these hosts reach, and no others.
+pub fn put_pool(view: &mut ClusterView, name: &str, reached_by: &[&str]) {
+    let pool = NamedPool {
+        name: name.parse().unwrap(),
+        id: uuid(&format!("pool {name}")),
+        created_at: Timestamp::UNIX_EPOCH,
+        storage: PoolStorage::Shared { path: "/srv/shared".into() },
+    };
+    for (host, report) in &mut view.host_reports {
+        let problem = (!reached_by.contains(&host.as_str())).then(|| "it is not mounted".to_owned());
+        let seen = PoolOnHost { id: pool.id, size: Bytes::gib(100), problem };
+        report.pools.insert(pool.name.clone(), seen);
+    }
+    view.pools.insert(pool.name.clone(), pool);
 }
 
 /// A running guest whose replicas are all in sync.

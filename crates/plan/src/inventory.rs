@@ -271,6 +271,12 @@ impl Inventory {
             if let Some(why) = self.incompatible.get(&(guest, *host)) {
                 return why.clone();
             }
+            let spec = self.view.guests.get(self.guest_name(guest));
+            let pools = spec.map(GuestSpec::named_pools).unwrap_or_default();
+            let host_name = self.host_name(*host);
+            if let Some(why) = pools.iter().find_map(|pool| self.view.pool_problem(host_name, pool)) {
+                return why;
+            }
             let rules: Vec<&RuleName> = self.rules.against(guest, *host);
             match rules.as_slice() {
                 [] => {}
@@ -359,13 +365,13 @@ impl Inventory {
                 disk: spec.disk_size().0,
                 vcpus: spec.vcpus,
                 load: if runs { self.load(spec, assignment) } else { Load::default() },
-                storage: if spec.is_mirrored() { Storage::Mirrored } else { Storage::Local },
+                storage: storage_of(spec),
                 runs,
                 may_move: stay.is_none(),
                 // What others wait for is as urgent as they are.
                 priority: order.urgency(&spec.name),
                 groups: Vec::new(),
-                allowed: self.rules.allowed.get(&GuestIx(at)).cloned(),
+                allowed: self.allowed(GuestIx(at), spec),
                 wishes: self.rules.wishes.get(&GuestIx(at)).cloned().unwrap_or_default(),
                 place: self.place_to_count(spec, assignment, &busy),
                 unready: assignment.and_then(|assignment| self.unready(spec, assignment)),
@@ -375,6 +381,20 @@ impl Inventory {
             }
         }
         self.snapshot.guests = needs;
+    }
+
+    /// The hosts that the rules allow, and that reach the pools of the guest's disks.
+    fn allowed(&self, guest: GuestIx, spec: &GuestSpec) -> Option<Vec<HostIx>> {
+        let by_rules = self.rules.allowed.get(&guest).cloned();
+        let pools = spec.named_pools();
+        if pools.is_empty() {
+            return by_rules;
+        }
+        let reaches = |host: &HostIx| {
+            pools.iter().all(|pool| self.view.pool_problem(&self.hosts[host.at()], pool).is_none())
+        };
+        let hosts = by_rules.unwrap_or_else(|| (0..self.hosts.len() as u32).map(HostIx).collect());
+        Some(hosts.into_iter().filter(reaches).collect())
     }
 
     /// Where a guest counts: where it is, or where it is being moved to, so that nothing else takes that room.
@@ -466,7 +486,8 @@ impl Inventory {
         if let Some(secondary) = self.filling(spec, assignment) {
             if phase == GuestPhase::Stopped {
                 // Nothing is under way with it, and nothing will be until somebody starts it.
-                let why = format!("it is stopped, and its replica on {secondary} is behind until it runs again");
+                let why =
+                    format!("it is stopped, and its replica on {secondary} is behind until it runs again");
                 return stay(StayCause::Local, why);
             }
             return stay(StayCause::Busy, format!("its replica on {secondary} is being filled"));
@@ -519,6 +540,16 @@ fn rounded(usage: Usage) -> Load {
     }
 }
 
+fn storage_of(spec: &GuestSpec) -> Storage {
+    if spec.is_mirrored() {
+        Storage::Mirrored
+    } else if spec.is_shared() {
+        Storage::Shared
+    } else {
+        Storage::Local
+    }
+}
+
 fn settings_of(view: &ClusterView) -> Settings {
     view.cluster.as_ref().map(|cluster| cluster.settings.clone()).unwrap_or_default()
 }
@@ -553,6 +584,8 @@ fn slim(view: &ClusterView) -> ClusterView {
         guest_reports: view.guest_reports.clone(),
         in_sync: view.in_sync.clone(),
         rules: view.rules.clone(),
+        pools: view.pools.clone(),
+        confirmed_dead: view.confirmed_dead.clone(),
         jobs: open_jobs(view).map(|job| (job.id, job.clone())).collect(),
         job_reports: view.job_reports.clone(),
         ..ClusterView::default()

@@ -9,6 +9,7 @@
 //! - [`decide`]: what the leader changes, looking at everything; deciding again with nothing new changes
 //!   nothing.
 //! - [`recover`], [`order`]: where lost guests come back, all at once, and who starts before whom.
+//! - [`fence`]: what proves that a lost host runs a guest no more.
 //! - [`capacity`]: how many guests still fit, what each loss would do, and whether the cluster's promise holds.
 //! - [`reboot`]: which hosts may be rebooted together.
 //! - [`compat`]: whether a guest that runs on one host can go on on another.
@@ -26,6 +27,7 @@ pub mod converge;
 pub mod decide;
 pub mod drain;
 pub mod dump;
+pub mod fence;
 pub mod heal;
 pub mod htools;
 pub mod inventory;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use model::{
-    Assignment, Epoch, Exit, ExitReason, GuestReport, GuestState, Incoming, InSync, JobId, Replica, VolumeId,
+    Assignment, Epoch, Exit, ExitReason, GuestReport, GuestState, InSync, Incoming, JobId, Replica, VolumeId,
 };
 use plan::converge::{Mirror, SendPhase, Situation, Stage, Step};
 use plan::limits::AUTHORITY;
@@ -92,7 +92,11 @@ fn host_error(why: impl Into<String>) -> Went {
 }
 
 fn conflict() -> Went {
-    Went::Fails(Failure { why: "the guest's records changed meanwhile".into(), pause: AFTER_CONFLICT, counts: false })
+    Went::Fails(Failure {
+        why: "the guest's records changed meanwhile".into(),
+        pause: AFTER_CONFLICT,
+        counts: false,
+    })
 }
 
 /// What a step consists of, in order.
@@ -117,7 +121,10 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
         }
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
-        Step::Attach { volumes, target } => vec![Act::Attach(volumes.clone(), target.clone())],
+        // However it is done, it ends with all of the disk being there; here all of it is copied.
+        Step::Attach { volumes, target, how: _, why: _ } => {
+            vec![Act::Attach(volumes.clone(), target.clone())]
+        }
         Step::Admit { replica } => vec![Act::Doubt(replica.clone()), Act::Record(vec![own, replica.clone()])],
         Step::LetGo { .. } if mutant == Some(Mutant::LetGoFirst) => {
             vec![Act::Detach(all), Act::Record(vec![own])]
@@ -144,6 +151,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
             let attach = mirror_to.iter().cloned().map(Act::AttachBack);
             sealed.chain(attach).chain([Act::ArriveResume]).collect()
         }
+        // No disk of the simulation grows.
+        Step::Grow { .. } | Step::GrowReplica { .. } => vec![],
         Step::Rest { .. } | Step::Adjust { .. } | Step::StartPostCopy => vec![],
     }
 }
@@ -221,7 +230,12 @@ impl World {
         draft.unchanged(Key::Assignment(guest));
         for disk in &s.spec.disks {
             let members = members.iter().cloned().collect();
-            draft.put(Record::InSync(InSync { volume: disk.volume, epoch: s.assignment.epoch, members }));
+            let epoch = s.assignment.epoch;
+            let next = match s.in_sync.get(&disk.volume) {
+                Some(set) => set.followed_by(epoch, members, s.now),
+                None => InSync::first(disk.volume, epoch, members, s.now),
+            };
+            draft.put(Record::InSync(next.heeding(s.spec.resync)));
         }
         Some(draft.build())
     }
@@ -305,7 +319,8 @@ impl World {
     /// What became of a record that the keeper wrote.
     pub fn keeper_replied(&mut self, host: usize, guest: usize, replied: Replied) {
         let (done, failed) = (self.has(Mutant::UnknownIsDone), self.has(Mutant::UnknownIsFailed));
-        let replied = if done && replied == Err(NoReply::Unknown) { Ok(Reply::Committed(0)) } else { replied };
+        let replied =
+            if done && replied == Err(NoReply::Unknown) { Ok(Reply::Committed(0)) } else { replied };
         let Some(keeper) = self.daemon(host).keepers.get_mut(&guest) else { return };
         match &mut keeper.doing {
             Doing::Settling(s) => {
@@ -420,12 +435,19 @@ impl World {
         if tries > SAY_TRIES {
             return soon("the guest's records changed meanwhile");
         }
-        let txn = cache.draft().unchanged(Key::Assignment(guest)).put(Record::GuestReport(report.clone())).build();
+        let txn =
+            cache.draft().unchanged(Key::Assignment(guest)).put(Record::GuestReport(report.clone())).build();
         self.keeper(host, guest).wish = Some(report);
         self.sends(host, guest, txn)
     }
 
-    pub fn report_of(&self, s: &Situation, state: GuestState, generation: u64, exit: Option<Exit>) -> GuestReport {
+    pub fn report_of(
+        &self,
+        s: &Situation,
+        state: GuestState,
+        generation: u64,
+        exit: Option<Exit>,
+    ) -> GuestReport {
         GuestReport {
             guest: s.assignment.guest.clone(),
             guest_id: s.assignment.guest_id,
@@ -440,6 +462,7 @@ impl World {
             volumes: vec![],
             message: None,
             machine_type: None,
+            cpu: None,
             migration: None,
         }
     }
@@ -473,7 +496,11 @@ impl World {
 
     /// The name that a replica is served under.
     pub fn export(&self, epoch: Epoch, boot: model::BootId) -> crate::machine::Export {
-        if self.has(Mutant::OneNameForAllBoots) { (epoch, crate::names::boot_id(0, 0)) } else { (epoch, boot) }
+        if self.has(Mutant::OneNameForAllBoots) {
+            (epoch, crate::names::boot_id(0, 0))
+        } else {
+            (epoch, boot)
+        }
     }
 
     fn attach(
@@ -491,7 +518,9 @@ impl World {
             if !self.linked(host, to) || self.sites[to].served.get(volume) != Some(&export) {
                 return false;
             }
-            let Some(uid) = self.keeper(host, guest).running.as_ref().map(|running| running.uid) else { return false };
+            let Some(uid) = self.keeper(host, guest).running.as_ref().map(|running| running.uid) else {
+                return false;
+            };
             let link = self.number();
             let state = if fill { Mirror::Filling } else { Mirror::Ready };
             let mirror = MirrorTo { host: to, export, link, state, missing: [fill; BLOCKS] };
@@ -545,7 +574,9 @@ impl World {
         if !self.session_is_live(host) {
             return soon("the host's session ended meanwhile");
         }
-        let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return soon("the machine is gone") };
+        let Some(machine) = self.sites[host].machines.get_mut(&guest) else {
+            return soon("the machine is gone");
+        };
         machine.stage = Stage::Running;
         let uid = machine.uid;
         self.books.running(uid);

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use model::{Assignment, Bytes, Epoch, ExitReason, GuestName, JobId, JobState, PowerWish, RuleKind, VolumeId};
+use model::{
+    Assignment, Bytes, Epoch, ExitReason, GuestName, JobId, JobState, PowerWish, RuleKind, VolumeId,
+};
 use plan::converge::Stage;
 
 use crate::daemon::written;
@@ -159,7 +161,11 @@ impl World {
             other != host && site.machines.get(&guest).is_some_and(|m| m.is_writer() && m.epoch == epoch)
         });
         if newest > epoch || twin {
-            let what = format!("{} runs on host{} at epoch {epoch}, and has run at {newest}", guest_name(guest), host + 1);
+            let what = format!(
+                "{} runs on host{} at epoch {epoch}, and has run at {newest}",
+                guest_name(guest),
+                host + 1
+            );
             self.breaks(ONE_WRITER, what);
         }
     }
@@ -191,7 +197,10 @@ impl World {
         let Some(run) = self.books.last_run.get(&guest) else { return };
         let same = run.epoch == epoch && run.generation == generation && run.host == host;
         if run.obeyed && same && run.life == self.life(host) && !handed {
-            let what = format!("{}@{epoch} was shut down, and starts once more in generation {generation}", guest_name(guest));
+            let what = format!(
+                "{}@{epoch} was shut down, and starts once more in generation {generation}",
+                guest_name(guest)
+            );
             self.breaks(ONCE, what);
         }
     }
@@ -204,7 +213,8 @@ impl World {
         starts.retain(|at| *at + 60 * S > now);
         let (starts, blows) = (starts.len(), self.books.blows.len());
         if starts > STARTS_A_MINUTE + STARTS_A_BLOW * blows {
-            let what = format!("{} started {starts} times in a minute, after {blows} blows", guest_name(guest));
+            let what =
+                format!("{} started {starts} times in a minute, after {blows} blows", guest_name(guest));
             self.breaks(NO_STORM, what);
         }
     }
@@ -217,7 +227,8 @@ impl World {
             run.obeyed = asked && gone == Gone::Itself(Ended::GuestShutdown);
             run.life = self.sites[host].daemon.as_ref().map(|daemon| daemon.life);
         }
-        let control = self.is_single() && matches!(self.books.current, Some(Blow::StoreDies { .. } | Blow::MemberDies { .. }));
+        let control = self.is_single()
+            && matches!(self.books.current, Some(Blow::StoreDies { .. } | Blow::MemberDies { .. }));
         let owner = self.store.now.view.assignments.get(&guest_name(guest));
         let rightful = owner.is_some_and(|a| a.host == host_name(host) && a.epoch == machine.epoch);
         let ended = gone == Gone::ByKeeper(ExitReason::Disowned);
@@ -324,13 +335,15 @@ impl World {
         let view = &self.store.now.view;
         let runs = |name: &GuestName| {
             let spec = view.guests.get(name);
-            spec.filter(|spec| spec.power == PowerWish::Running && !spec.deleting).map_or(Bytes(0), |s| s.memory)
+            spec.filter(|spec| spec.power == PowerWish::Running && !spec.deleting)
+                .map_or(Bytes(0), |s| s.memory)
         };
         let here = view.assignments.values().filter(|a| a.host == new.host);
         let with: u64 = here.map(|a| runs(&a.guest).0).sum();
         let without = with - runs(&new.guest).0;
         let room = ROOM.0;
-        if with > room && without <= room && with > without && self.now > self.books.last_wish + WISH_EXPLAINS {
+        if with > room && without <= room && with > without && self.now > self.books.last_wish + WISH_EXPLAINS
+        {
             let what = format!("{} comes to {}, where guests have {} then", new.guest, new.host, Bytes(with));
             self.breaks(RULES_AND_ROOM, what);
         }

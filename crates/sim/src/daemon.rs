@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    Accelerator, AcceleratorKind, Assignment, Bytes, Epoch, GuestId, HostReport, Incoming, ReplicaDrop, Session,
-    VolumeId,
+    Accelerator, AcceleratorKind, Assignment, Bytes, Epoch, GuestId, HostReport, Incoming, ReplicaDrop,
+    Session, VolumeId,
 };
 use plan::limits::{AUTHORITY, PROMISE, RENEW_EVERY};
 
@@ -151,7 +151,9 @@ impl World {
                 Key::Session(_) => all = true,
                 Key::HostReport(_) => {
                     let moving = |a: &&Assignment| a.handover.is_some();
-                    touched.extend(daemon.cache.view.assignments.values().filter(moving).map(|a| guest_ix(&a.guest)));
+                    touched.extend(
+                        daemon.cache.view.assignments.values().filter(moving).map(|a| guest_ix(&a.guest)),
+                    );
                 }
                 Key::Drop(..)
                 | Key::Leader
@@ -328,6 +330,7 @@ impl World {
             uplinks: BTreeMap::new(),
             incoming: self.daemon(host).incoming.values().cloned().collect(),
             compatibility: Default::default(),
+            pools: Default::default(),
         };
         let daemon = self.daemon(host);
         if daemon.telling || daemon.cache.view.host_reports.get(&report.host) == Some(&report) {

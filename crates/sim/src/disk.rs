@@ -101,7 +101,8 @@ impl Ledger {
             let found = file.cached[block];
             let older = file.lost_power && told.acknowledged.contains(&found);
             if found != told.last() && !told.pending.contains(&found) && !older {
-                let what = if told.acknowledged.contains(&found) || found < told.last() { "lost" } else { "odd" };
+                let what =
+                    if told.acknowledged.contains(&found) || found < told.last() { "lost" } else { "odd" };
                 return Err(format!(
                     "{what}: block {block} holds write {found}, the guest was told of {:?}, under way were {:?}",
                     told.acknowledged, told.pending

@@ -23,7 +23,9 @@ impl World {
     /// The guest issues its next write.
     pub fn guest_writes(&mut self, host: usize, uid: u64) {
         let fails_until = self.sites[host].disk_fails_until;
-        let Some(machine) = self.machine(host, uid).filter(|m| m.runs() && m.flight.is_none()) else { return };
+        let Some(machine) = self.machine(host, uid).filter(|m| m.runs() && m.flight.is_none()) else {
+            return;
+        };
         let guest = machine.guest;
         if fails_until > self.now {
             return self.at(fails_until + MS, Event::Write { host, uid });
@@ -123,7 +125,8 @@ impl World {
             file.cached[block] = write;
             if file.sealed > epoch {
                 let sealed = file.sealed;
-                let what = format!("host{}@{epoch} writes to host{}'s replica of epoch {sealed}", from + 1, to + 1);
+                let what =
+                    format!("host{}@{epoch} writes to host{}'s replica of epoch {sealed}", from + 1, to + 1);
                 self.breaks("one writer", what);
             }
         }
@@ -203,7 +206,8 @@ impl World {
         }
         let fails = self.sites[to].disk_fails_until > self.now;
         if let Some(block) = block.filter(|_| !fails) {
-            let content = self.sites[host].files.get(&volume).map(|file| file.cached[block]).unwrap_or_default();
+            let content =
+                self.sites[host].files.get(&volume).map(|file| file.cached[block]).unwrap_or_default();
             if let Some(file) = self.sites[to].files.get_mut(&volume) {
                 file.cached[block] = content;
             }

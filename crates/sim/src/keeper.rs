@@ -15,7 +15,8 @@ use plan::converge::{
     is_to_stop, next,
 };
 use plan::limits::{
-    AUTHORITY, CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, PROBE_EVERY, PROMISE, PROMISE_MARGIN, RETRY_FIRST, RETRY_MAX,
+    AUTHORITY, CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, PROBE_EVERY, PROMISE, PROMISE_MARGIN, RETRY_FIRST,
+    RETRY_MAX,
 };
 
 use crate::acts::{Act, acts};
@@ -138,7 +139,12 @@ fn end_of_last_run(report: &GuestReport) -> Option<Exit> {
     if told.as_ref().map_or(ran == 0, |exit| exit.boot_generation == ran) {
         return told;
     }
-    Some(Exit { boot_generation: ran, reason: ExitReason::Crashed, at: report.since, secondary_failed: false })
+    Some(Exit {
+        boot_generation: ran,
+        reason: ExitReason::Crashed,
+        at: report.since,
+        secondary_failed: false,
+    })
 }
 
 /// The records of one guest.
@@ -156,7 +162,8 @@ impl World {
 
     pub fn start_keeper(&mut self, host: usize, guest: usize) {
         let machine = self.sites[host].machines.get(&guest);
-        let running = machine.map(|m| (m.uid, m.stage == Stage::Left || m.stage == Stage::Running && m.sending.is_some()));
+        let running = machine
+            .map(|m| (m.uid, m.stage == Stage::Left || m.stage == Stage::Running && m.sending.is_some()));
         let name = guest_name(guest);
         let daemon = self.daemon(host);
         let report = daemon.cache.view.guest_reports.get(&name);
@@ -286,7 +293,8 @@ impl World {
             let keeper = self.keeper(host, guest);
             let again = if keeper.running.is_some() { local(PROBE_EVERY) } else { ASKED_BAD_FOR };
             let known = keeper.asked.get(&host_ix(peer)).filter(|a| a.boot == boot && a.epoch == epoch);
-            let due = |asked: &AskedPeer| now - asked.at >= if asked.serves { local(PROBE_EVERY) } else { again };
+            let due =
+                |asked: &AskedPeer| now - asked.at >= if asked.serves { local(PROBE_EVERY) } else { again };
             if known.is_some_and(|asked| !due(asked)) {
                 continue;
             }
@@ -380,7 +388,14 @@ impl World {
             self.keeper(host, guest).doing = Doing::Resting;
             return self.keeper_wakes(host, guest, wait);
         }
-        note!(self, "host{} {} (epoch {}): {}", host + 1, guest_name(guest), s.assignment.epoch, brief(&step));
+        note!(
+            self,
+            "host{} {} (epoch {}): {}",
+            host + 1,
+            guest_name(guest),
+            s.assignment.epoch,
+            brief(&step)
+        );
         let ends = matches!(step, Step::End { .. });
         let deadline = self.authority_check_due(host, guest).filter(|_| !ends);
         let acts = acts(&step, &s, self.mutant).into();
@@ -424,7 +439,13 @@ impl World {
             let asked = keeper.asked.get(&host_ix(name)).filter(|a| a.epoch == assignment.epoch);
             let serves = asked.is_some_and(|asked| asked.serves);
             let gave_up = asked.is_some_and(|a| !a.serves && mono - a.last_served >= local(HOLD_MAX));
-            Peer { host: name.clone(), liveness: view.liveness(name), serves, gave_up }
+            Peer {
+                host: name.clone(),
+                liveness: view.liveness(name),
+                serves,
+                gave_up,
+                files: BTreeMap::new(),
+            }
         };
         let site = &self.sites[host];
         let disks = || spec.disks.iter().map(|disk| disk.volume);
@@ -443,7 +464,11 @@ impl World {
             peer: assignment.secondary.as_ref().filter(|_| owns).map(peer),
             former: former.as_ref().filter(|_| owns).map(peer),
             authority: self.authority(host, guest),
-            promised_until: self.sites[host].daemon.as_ref().and_then(|d| d.promises.get(&guest)).map(|m| at(*m)),
+            promised_until: self.sites[host]
+                .daemon
+                .as_ref()
+                .and_then(|d| d.promises.get(&guest))
+                .map(|m| at(*m)),
             exit: keeper.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: self.not_before(keeper).map(at),
             shutdown_asked_at: keeper.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
@@ -454,6 +479,10 @@ impl World {
             gave_up_sending: live.gave_up.as_ref().map(|(job, _)| *job),
             arriving_since: live.arriving_since.map(at),
             mirror_back_failed: live.mirror_back_failed,
+            short: BTreeSet::new(),
+            pool_trouble: None,
+            filled_in_vain: BTreeSet::new(),
+            no_fill_before: None,
             now,
             me,
             in_sync,
@@ -490,6 +519,8 @@ impl World {
             boot_generation: machine.generation,
             stage: machine.stage,
             mirrors: mirrors.collect(),
+            records: BTreeMap::new(),
+            withheld: false,
             sending: sending.map(|sending| Sending {
                 phase: sending.phase.clone(),
                 iteration: 1,
@@ -578,7 +609,11 @@ impl World {
         let runs = report.host == assignment.host
             && report.epoch == assignment.epoch
             && report.state == GuestState::Running;
-        runs.then(|| RunElsewhere { machine_type: "q35".into(), boot_generation: report.boot_generation })
+        runs.then(|| RunElsewhere {
+            machine_type: "q35".into(),
+            boot_generation: report.boot_generation,
+            cpu: model::CpuModel::Tcg,
+        })
     }
 
     /// Where the machine waits that the guest is to be sent to, by its host's word.

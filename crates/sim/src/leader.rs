@@ -274,6 +274,8 @@ impl World {
                 };
                 view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
             }
+            // No guest of the simulation is in storage that hosts share.
+            Change::Recover { .. } => return None,
         };
         let txn = draft.build();
         if sound {
@@ -322,7 +324,11 @@ impl World {
         let daemon = self.daemon(host);
         let since = daemon.leader.since?;
         let report = daemon.cache.view.job_reports.get(&id)?.clone();
-        let ended = model::JobReport { state: model::JobState::Failed, ended_at: Some(Timestamp::UNIX_EPOCH), ..report };
+        let ended = model::JobReport {
+            state: model::JobState::Failed,
+            ended_at: Some(Timestamp::UNIX_EPOCH),
+            ..report
+        };
         let mut draft = daemon.cache.draft();
         Some(draft.at(Key::Leader, since).put(Record::JobReport(ended)).build())
     }
@@ -362,7 +368,7 @@ fn where_it_is(report: &model::JobReport) -> String {
 }
 
 fn in_words(change: &Change) -> String {
-    let (Change::Assign { to } | Change::Promote { to, .. }) = change;
+    let (Change::Assign { to } | Change::Promote { to, .. } | Change::Recover { to, .. }) = change;
     format!("{} goes to {} at epoch {}: {}", to.guest, to.host, to.epoch, to.why)
 }
 
@@ -404,7 +410,13 @@ fn forget(view: &ClusterView, draft: &mut Draft<'_>, guest: &model::GuestName) {
         for host in std::iter::once(&assignment.host).chain(&assignment.secondary) {
             for disk in &spec.disks {
                 let why = format!("the guest '{guest}' was deleted");
-                let order = ReplicaDrop { host: host.clone(), volume: disk.volume, guest_id: spec.id, why };
+                let order = ReplicaDrop {
+                    host: host.clone(),
+                    volume: disk.volume,
+                    guest_id: spec.id,
+                    pool_name: None,
+                    why,
+                };
                 draft.put(Record::Drop(order));
             }
         }

@@ -105,7 +105,10 @@ fn seeds(from: u64, count: u64, threads: u64, mutant: Option<Mutant>, all: bool)
         None => ExitCode::SUCCESS,
         Some(seed) => {
             let with = mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
-            println!("{} broken; see one with: cargo run --release -p sim -- replay --seed {seed}{with}", broken.len());
+            println!(
+                "{} broken; see one with: cargo run --release -p sim -- replay --seed {seed}{with}",
+                broken.len()
+            );
             ExitCode::FAILURE
         }
     }
@@ -168,7 +171,8 @@ fn mutants(most: u64) -> ExitCode {
     println!("| --- | --- | --- | --- | --- |");
     let mut all_found = true;
     for &mutant in Mutant::ALL {
-        let found = (0..most).find_map(|seed| Some((seed, run(&Schedule::of(seed), Some(mutant), false).broken?)));
+        let found =
+            (0..most).find_map(|seed| Some((seed, run(&Schedule::of(seed), Some(mutant), false).broken?)));
         let (by, took) = match &found {
             Some((seed, broken)) => (broken.invariant, (seed + 1).to_string()),
             None => ("nothing", format!("not within {most}")),

@@ -94,7 +94,8 @@ impl World {
     /// Whether a majority of the members lives and follows this one.
     fn can_lead_store(&self, host: usize) -> bool {
         let members = self.network.member_dead_until.len();
-        let with = (0..members).filter(|other| self.member_lives(*other) && self.linked(host, *other)).count();
+        let with =
+            (0..members).filter(|other| self.member_lives(*other) && self.linked(host, *other)).count();
         self.member_lives(host) && 2 * with > members
     }
 
@@ -161,7 +162,8 @@ impl World {
     }
 
     fn live_hosts(&self) -> String {
-        let names: Vec<_> = self.store.now.view.sessions.keys().map(|host| host.as_str().to_owned()).collect();
+        let names: Vec<_> =
+            self.store.now.view.sessions.keys().map(|host| host.as_str().to_owned()).collect();
         names.join(" ")
     }
 

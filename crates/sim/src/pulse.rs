@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use model::{
-    Cluster, Duty, GuestSelector, GuestState, Host, HostSettings, JobKind, PowerWish, Rule, RuleKind, RuleStrength,
-    Settings,
+    Cluster, Duty, GuestSelector, GuestState, Host, HostSettings, JobKind, PowerWish, Rule, RuleKind,
+    RuleStrength, Settings,
 };
 use plan::converge::Stage;
 use uuid::Uuid;
@@ -78,7 +78,10 @@ impl World {
         if !led || self.next_guest >= self.schedule.guests {
             return;
         }
-        let Some(host) = (0..self.sites.len()).find(|h| self.life(*h).is_some() && self.door(*h).is_some()) else { return };
+        let Some(host) = (0..self.sites.len()).find(|h| self.life(*h).is_some() && self.door(*h).is_some())
+        else {
+            return;
+        };
         let mirrored = self.rng.percent(85);
         let disks = self.rng.between(1, 2);
         if let Some(txn) = self.create(host, mirrored, disks) {
@@ -92,7 +95,8 @@ impl World {
             return Some("the network or the store is not whole".into());
         }
         for (ix, site) in self.sites.iter().enumerate() {
-            let quiet = site.disk_fails_until.max(site.disk_full_until) <= self.now && site.clock.percent == 100;
+            let quiet =
+                site.disk_fails_until.max(site.disk_full_until) <= self.now && site.clock.percent == 100;
             let moves = site.frozen_until.max(site.daemon_frozen_until) <= self.now;
             let live = self.store.now.view.is_live(&host_name(ix));
             if !site.up || site.daemon.is_none() || !quiet || !moves || !live {
@@ -194,7 +198,10 @@ impl World {
                     host_ix(&a.host) == ix || a.secondary.as_ref().is_some_and(|s| host_ix(s) == ix)
                 });
                 if !part {
-                    return Some(format!("host{} keeps a replica of {name}, in which it has no part", ix + 1));
+                    return Some(format!(
+                        "host{} keeps a replica of {name}, in which it has no part",
+                        ix + 1
+                    ));
                 }
             }
         }

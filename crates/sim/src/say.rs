@@ -39,7 +39,9 @@ impl World {
             Some(_) | None => None,
         };
         let message = match state {
-            GuestState::Failed | GuestState::Preparing | GuestState::Starting => keeper.failure.clone().or(waits),
+            GuestState::Failed | GuestState::Preparing | GuestState::Starting => {
+                keeper.failure.clone().or(waits)
+            }
             GuestState::Running | GuestState::Stopping | GuestState::Stopped | GuestState::Deleted => None,
         };
         let last = keeper.wish.clone().filter(|last| last.state == state);
@@ -76,7 +78,8 @@ impl World {
 
     fn state(&mut self, host: usize, guest: usize, s: &Situation, step: &Step) -> GuestState {
         let failing = self.keeper(host, guest).failures >= FAILED_AFTER && s.machine.is_none();
-        let arriving = s.machine.as_ref().is_some_and(|m| matches!(m.stage, Stage::Incoming | Stage::Arrived));
+        let arriving =
+            s.machine.as_ref().is_some_and(|m| matches!(m.stage, Stage::Incoming | Stage::Arrived));
         match step {
             Step::Rest { rest: Rest::Deleted, .. } => GuestState::Deleted,
             Step::Rest { rest: Rest::Stopped, .. } => GuestState::Stopped,
@@ -100,6 +103,8 @@ impl World {
             | Step::Admit { .. }
             | Step::LetGo { .. }
             | Step::Detach { .. }
+            | Step::Grow { .. }
+            | Step::GrowReplica { .. }
             | Step::MakeReplica { .. }
             | Step::Serve { .. }
             | Step::Receive { .. }
@@ -115,7 +120,9 @@ impl World {
 
     /// Writes what the keeper wishes to report, if it is news and this host's to write.
     pub fn report(&mut self, host: usize, guest: usize) {
-        let Some(keeper) = self.daemon(host).keepers.get(&guest).filter(|keeper| !keeper.reporting) else { return };
+        let Some(keeper) = self.daemon(host).keepers.get(&guest).filter(|keeper| !keeper.reporting) else {
+            return;
+        };
         let Some(report) = keeper.wish.clone() else { return };
         let cache = &self.daemon(host).cache;
         let owns = cache.view.assignments.get(&report.guest).is_some_and(|a| {
@@ -158,7 +165,14 @@ fn volume_reports(s: &Situation) -> Vec<VolumeReport> {
         (None, _) => VolumeState::Alone,
     };
     let disks = s.spec.disks.iter();
-    disks.map(|disk| VolumeReport { volume: disk.volume, state: state_of(&disk.volume), fill: None }).collect()
+    disks
+        .map(|disk| VolumeReport {
+            volume: disk.volume,
+            state: state_of(&disk.volume),
+            fill: None,
+            filled: None,
+        })
+        .collect()
 }
 
 fn migration_report(s: &Situation, gave_up: Option<&(model::JobId, String)>) -> Option<MigrationReport> {

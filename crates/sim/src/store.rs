@@ -320,7 +320,8 @@ impl Store {
 
     /// Ends what is due; what hung on it goes. Whether anything did.
     pub fn end_leases(&mut self, now: Time) -> bool {
-        let due: Vec<Lease> = self.leases.iter().filter(|(_, g)| g.ends_at <= now).map(|(id, _)| *id).collect();
+        let due: Vec<Lease> =
+            self.leases.iter().filter(|(_, g)| g.ends_at <= now).map(|(id, _)| *id).collect();
         let mut any = false;
         for lease in due {
             let Some(grant) = self.leases.remove(&lease) else { continue };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use model::{
-    BootFrom, Bytes, ClusterView, DiskSpec, Duty, GuestName, GuestPlace, GuestSpec, JobKind, JobSpec, MoveOptions,
-    Pool, PowerWish,
+    BootFrom, Bytes, ClusterView, DiskSpec, Duty, GuestName, GuestPlace, GuestSpec, JobKind, JobSpec,
+    MoveOptions, Pool, PowerWish,
 };
 use plan::inventory::Inventory;
 use plan::layout::Layout;
@@ -48,9 +48,11 @@ impl World {
             *self.books.faults.entry(next.blow.name()).or_default() += 1;
             self.hit(next.blow);
         }
-        let at = self.schedule.items.get(item + 1).map_or(self.now + S, |following| {
-            self.now + following.at.saturating_sub(next.at)
-        });
+        let at = self
+            .schedule
+            .items
+            .get(item + 1)
+            .map_or(self.now + S, |following| self.now + following.at.saturating_sub(next.at));
         self.at(at, Event::Strike(item + 1));
     }
 
@@ -93,7 +95,8 @@ impl World {
             Blow::MachineDies { guest } => self.strike_machine(guest as usize, Ended::Died),
             Blow::GuestQuits { guest } => self.strike_machine(guest as usize, Ended::GuestShutdown),
             Blow::GuestHangs { guest } => {
-                let machines = self.sites.iter_mut().filter_map(|site| site.machines.get_mut(&(guest as usize)));
+                let machines =
+                    self.sites.iter_mut().filter_map(|site| site.machines.get_mut(&(guest as usize)));
                 machines.for_each(|machine| machine.hangs = true);
             }
             Blow::DiskFails { host, ms } => self.sites[host_of(host)].disk_fails_until = until(ms),
@@ -168,7 +171,8 @@ impl World {
     }
 
     fn strike_machine(&mut self, guest: usize, how: Ended) {
-        let runs = |site: &crate::world::Site| site.machines.get(&guest).is_some_and(|machine| machine.runs());
+        let runs =
+            |site: &crate::world::Site| site.machines.get(&guest).is_some_and(|machine| machine.runs());
         let Some(host) = self.sites.iter().position(runs) else { return };
         let machine = &self.sites[host].machines[&guest];
         match how {
@@ -239,7 +243,8 @@ impl World {
 
     /// An operator asks for something, of some host that answers.
     fn wish(&mut self, blow: Blow) {
-        let able = |host: &usize| self.sites[*host].daemon.as_ref().is_some_and(|d| d.standing.lease.is_some());
+        let able =
+            |host: &usize| self.sites[*host].daemon.as_ref().is_some_and(|d| d.standing.lease.is_some());
         let hosts: Vec<usize> =
             (0..self.sites.len()).filter(able).filter(|host| self.door(*host).is_some()).collect();
         let Some(&host) = self.rng.pick(&hosts) else { return };
@@ -296,7 +301,11 @@ impl World {
                 let options = if restart == 1 { MoveOptions::RESTART } else { MoveOptions::LIVE };
                 self.migrate(host, guest_of(guest), options, |now| {
                     let both = now.secondary.is_some();
-                    let kept = if now.secondary.as_ref() == Some(&to) || now.host != to { Some(now.host) } else { now.secondary };
+                    let kept = if now.secondary.as_ref() == Some(&to) || now.host != to {
+                        Some(now.host)
+                    } else {
+                        now.secondary
+                    };
                     GuestPlace { host: to, secondary: kept.filter(|_| both) }
                 })
             }
@@ -347,7 +356,13 @@ impl World {
         self.next_guest += 1;
         let name = guest_name(guest);
         let pool = if mirrored { Pool::Mirror } else { Pool::Local };
-        let disk = |n: u64| DiskSpec { volume: volume_id(guest, n as usize), pool, size: Bytes::gib(1), image: None };
+        let disk = |n: u64| DiskSpec {
+            volume: volume_id(guest, n as usize),
+            pool,
+            pool_name: None,
+            size: Bytes::gib(1),
+            image: None,
+        };
         let spec = GuestSpec {
             name: name.clone(),
             id: guest_id(guest),
@@ -367,6 +382,7 @@ impl World {
             tags: Default::default(),
             pinned: false,
             start_after: Default::default(),
+            resync: Default::default(),
         };
         let job = self.new_job(host, JobKind::CreateGuest { guest: name });
         let mut draft = self.daemon(host).cache.draft();
@@ -407,7 +423,7 @@ impl World {
         if to == now || !may_go(view, &guest, &to) {
             return None;
         }
-        let job = self.new_job(host, JobKind::MoveGuest { guest: guest.clone(), to, options });
+        let job = self.new_job(host, JobKind::MoveGuest { guest: guest.clone(), to, options, heals: None });
         let key = Key::Assignment(crate::names::guest_ix(&guest));
         let mut draft = self.daemon(host).cache.draft();
         Some(draft.unchanged(key).create(Record::Job(job), None).build())
@@ -445,6 +461,8 @@ fn is_busy(view: &ClusterView, guest: &GuestName) -> bool {
 /// As the API judges a place that somebody names.
 fn may_go(view: &ClusterView, guest: &GuestName, to: &GuestPlace) -> bool {
     let inventory = Inventory::new(view, &BTreeMap::new());
-    let (Some(index), Some(place)) = (inventory.guest_ix(guest), inventory.place_ix(to)) else { return false };
+    let (Some(index), Some(place)) = (inventory.guest_ix(guest), inventory.place_ix(to)) else {
+        return false;
+    };
     Layout::new(&inventory.snapshot).obstacle(index, place).is_none()
 }

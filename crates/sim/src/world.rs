@@ -113,30 +113,90 @@ pub enum Event {
     // The store.
     Elect,
     Leases,
-    Arrive { request: u64 },
-    Answer { request: u64 },
-    Expire { request: u64 },
-    Watch { host: usize, life: u32 },
+    Arrive {
+        request: u64,
+    },
+    Answer {
+        request: u64,
+    },
+    Expire {
+        request: u64,
+    },
+    Watch {
+        host: usize,
+        life: u32,
+    },
     // A daemon.
-    Begin { host: usize, life: u32 },
-    Renew { host: usize, life: u32, tick: u64 },
-    Lead { host: usize, life: u32, tick: u64 },
-    Keep { host: usize, life: u32, guest: usize, tick: u64 },
-    Report { host: usize, life: u32, guest: usize },
-    HostReport { host: usize, life: u32 },
+    Begin {
+        host: usize,
+        life: u32,
+    },
+    Renew {
+        host: usize,
+        life: u32,
+        tick: u64,
+    },
+    Lead {
+        host: usize,
+        life: u32,
+        tick: u64,
+    },
+    Keep {
+        host: usize,
+        life: u32,
+        guest: usize,
+        tick: u64,
+    },
+    Report {
+        host: usize,
+        life: u32,
+        guest: usize,
+    },
+    HostReport {
+        host: usize,
+        life: u32,
+    },
     // Between daemons.
     Called(Call),
     CallAnswered(Call, CallAnswer),
     CallExpires(Call),
     // A machine.
-    Write { host: usize, uid: u64 },
-    Local { host: usize, uid: u64, write: WriteId },
+    Write {
+        host: usize,
+        uid: u64,
+    },
+    Local {
+        host: usize,
+        uid: u64,
+        write: WriteId,
+    },
     Remote(RemoteWrite),
-    RemoteDone { host: usize, uid: u64, write: WriteId, link: u64, well: bool },
-    Retry { host: usize, uid: u64, write: WriteId },
-    Fill { host: usize, uid: u64, volume: VolumeId, link: u64 },
-    Send { host: usize, uid: u64 },
-    ShutDown { host: usize, uid: u64 },
+    RemoteDone {
+        host: usize,
+        uid: u64,
+        write: WriteId,
+        link: u64,
+        well: bool,
+    },
+    Retry {
+        host: usize,
+        uid: u64,
+        write: WriteId,
+    },
+    Fill {
+        host: usize,
+        uid: u64,
+        volume: VolumeId,
+        link: u64,
+    },
+    Send {
+        host: usize,
+        uid: u64,
+    },
+    ShutDown {
+        host: usize,
+        uid: u64,
+    },
 }
 
 /// A write on its way to the secondary.
@@ -324,7 +384,8 @@ impl World {
         while self.broken.is_none() && !self.books.ended {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.at;
-            self.digest = (self.digest ^ next.at ^ next.order).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
+            self.digest =
+                (self.digest ^ next.at ^ next.order).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
             self.books.events += 1;
             self.happen(next.event);
         }
@@ -359,7 +420,9 @@ impl World {
             Event::Write { host, uid } => self.guest_writes(host, uid),
             Event::Local { host, uid, write } => self.local_done(host, uid, write),
             Event::Remote(write) => self.remote_arrives(write),
-            Event::RemoteDone { host, uid, write, link, well } => self.remote_done(host, uid, write, link, well),
+            Event::RemoteDone { host, uid, write, link, well } => {
+                self.remote_done(host, uid, write, link, well)
+            }
             Event::Retry { host, uid, write } => self.send_remote(host, uid, write),
             Event::Fill { host, uid, volume, link } => self.fill(host, uid, volume, link),
             Event::Send { host, uid } => self.send_memory(host, uid),

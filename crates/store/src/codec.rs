@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::{
-    AccessToken, AddressClaim, Assignment, Cluster, Event, GuestReport, GuestSpec, Host, HostName,
-    HostReport, Image, InSync, JobReport, JobSpec, Network, ReplicaDrop, Rule, Schema, Session, User,
+    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, GuestReport, GuestSpec, Host,
+    HostName, HostReport, Image, InSync, JobReport, JobSpec, NamedPool, Network, ReplicaDrop, Rule, Schema,
+    Session, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,8 @@ records! {
     Network: network => keys::network(&network.name);
     AddressClaim: claim => keys::address(&claim.network, claim.address);
     Image: image => keys::image(&image.name);
+    NamedPool: pool => keys::pool(&pool.name);
+    ConfirmedDead: word => keys::confirmed_dead(&word.host);
     JobSpec: job => keys::job(job.id);
     JobReport: report => keys::job_report(report.id);
     Event: event => keys::event(event.id);

@@ -7,7 +7,7 @@
 //! /kennel/in-sync/<volume>                         drops/<host>/<volume>
 //! /kennel/rules/<rule>
 //! /kennel/networks/<network>                       addresses/<network>/<ip>
-//! /kennel/images/<image>
+//! /kennel/images/<image>                           pools/<pool>, confirmed-dead/<host>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
 //! /kennel/users/<user>
@@ -18,7 +18,9 @@
 
 use std::net::IpAddr;
 
-use model::{EventId, GuestName, HostName, ImageName, JobId, NetworkName, RuleName, UserName, VolumeId};
+use model::{
+    EventId, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, RuleName, UserName, VolumeId,
+};
 
 pub const SCHEMA: &str = "/kennel/schema";
 pub const CLUSTER: &str = "/kennel/cluster";
@@ -37,6 +39,8 @@ pub const RULES: &str = "/kennel/rules/";
 pub const NETWORKS: &str = "/kennel/networks/";
 pub const ADDRESSES: &str = "/kennel/addresses/";
 pub const IMAGES: &str = "/kennel/images/";
+pub const POOLS: &str = "/kennel/pools/";
+pub const CONFIRMED_DEAD: &str = "/kennel/confirmed-dead/";
 pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
@@ -93,6 +97,14 @@ pub fn image(name: &ImageName) -> String {
     format!("{IMAGES}{name}")
 }
 
+pub fn pool(name: &PoolName) -> String {
+    format!("{POOLS}{name}")
+}
+
+pub fn confirmed_dead(host: &HostName) -> String {
+    format!("{CONFIRMED_DEAD}{host}")
+}
+
 pub fn job(id: JobId) -> String {
     format!("{JOBS}{id}")
 }
@@ -136,6 +148,8 @@ pub enum Kind {
     Network,
     Address,
     Image,
+    Pool,
+    ConfirmedDead,
     Job,
     JobReport,
     Event,
@@ -146,7 +160,7 @@ pub enum Kind {
 
 const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
 
-const PREFIXES: [(&str, Kind); 18] = [
+const PREFIXES: [(&str, Kind); 20] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -159,6 +173,8 @@ const PREFIXES: [(&str, Kind); 18] = [
     (NETWORKS, Kind::Network),
     (ADDRESSES, Kind::Address),
     (IMAGES, Kind::Image),
+    (POOLS, Kind::Pool),
+    (CONFIRMED_DEAD, Kind::ConfirmedDead),
     (JOBS, Kind::Job),
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),

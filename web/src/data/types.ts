@@ -13,7 +13,7 @@ export type GuestPhase =
 export type HostPhase = "online" | "lost" | "joining";
 export type Duty = "normal" | "draining" | "maintenance";
 export type VolumePhase = "in-sync" | "held" | "degraded" | "syncing" | "creating";
-export type Pool = "local" | "mirror";
+export type Pool = "local" | "mirror" | "shared";
 export type JobState = "waiting" | "running" | "undoing" | "done" | "failed" | "cancelled";
 export type Severity = "info" | "warning" | "error";
 

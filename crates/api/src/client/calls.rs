@@ -1,14 +1,14 @@
 //! One method for each thing that an operator can ask.
 
 use futures::stream::BoxStream;
-use model::{Bytes, GuestName, HostName, ImageName, JobId, NetworkName, Recipe, VolumeId};
+use model::{Bytes, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, Recipe, VolumeId};
 use serde::de::IgnoredAny;
 
 use super::{Ask, Client, ClientError};
 use crate::{
-    BuildImage, ClusterStatus, ConvertVolume, CreateGuest, CreateNetwork, EventQuery, EventView, ExecAnswer,
-    ExecRequest, GrowVolume, GuestView, HostView, ImageView, Invitation, JobView, MigrateGuest, NetworkView,
-    ReplaceSecondary, ResyncVolume, VolumeView, WatchEvent,
+    BuildImage, ClusterStatus, ConfirmedView, ConvertVolume, CreateGuest, CreateNetwork, CreatePool,
+    EventQuery, EventView, ExecAnswer, ExecRequest, GrowVolume, GuestView, HostView, ImageView, Invitation,
+    JobView, MigrateGuest, NetworkView, PoolView, ReplaceSecondary, ResyncVolume, VolumeView, WatchEvent,
 };
 
 pub(super) type Answer<T> = Result<T, ClientError>;
@@ -103,6 +103,33 @@ impl Client {
     pub async fn convert_volume(&self, id: VolumeId, request: &ConvertVolume) -> Answer<JobView> {
         let asked = format!("convert the volume {id}");
         self.fetch(Ask::post(format!("/v1/volumes/{id}/convert"), asked).json(request)?).await
+    }
+
+    pub async fn pools(&self) -> Answer<Vec<PoolView>> {
+        self.fetch(Ask::get("/v1/pools", "list the pools")).await
+    }
+
+    pub async fn pool(&self, name: &PoolName) -> Answer<PoolView> {
+        self.fetch(Ask::get(format!("/v1/pools/{name}"), format!("show the pool '{name}'"))).await
+    }
+
+    pub fn watch_pools(&self) -> Watch<PoolView> {
+        self.watch(Ask::get("/v1/pools", "watch the pools"))
+    }
+
+    pub async fn create_pool(&self, request: &CreatePool) -> Answer<PoolView> {
+        let asked = format!("create the pool '{}'", request.name);
+        self.fetch(Ask::post("/v1/pools", asked).json(request)?).await
+    }
+
+    pub async fn delete_pool(&self, name: &PoolName) -> Answer<()> {
+        self.done(Ask::delete(format!("/v1/pools/{name}"), format!("delete the pool '{name}'"))).await
+    }
+
+    /// Only for a host that somebody has seen to be off.
+    pub async fn confirm_dead(&self, host: &HostName) -> Answer<ConfirmedView> {
+        let asked = format!("confirm that the host '{host}' is dead");
+        self.fetch(Ask::post(format!("/v1/hosts/{host}/confirm-dead"), asked)).await
     }
 
     pub async fn networks(&self) -> Answer<Vec<NetworkView>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use api::{Blob, Client, ClientError, CreateDisk, CreateGuest, ExecRequest, GuestView, MigrateGuest};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, Pool};
+use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, PoolName};
 
 use super::guest_set;
 use super::guest_show::{show, table, why};
@@ -193,7 +193,7 @@ pub struct CreateArguments {
     disks: Vec<Bytes>,
     /// `mirror` keeps a second copy on another host, `local` does not [default: mirror, when there are two hosts]
     #[arg(long)]
-    pool: Option<Pool>,
+    pool: Option<PoolName>,
     /// What it attaches to [default: the network called default, if there is one]
     #[arg(long)]
     network: Option<NetworkName>,
@@ -347,10 +347,13 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         let text = read_text(&asked, path)?;
         ssh_keys.extend(public_keys(&asked, path, &text)?);
     }
-    let mut disks: Vec<_> =
-        arguments.disks.iter().map(|size| CreateDisk { size: Some(*size), pool: arguments.pool }).collect();
+    let mut disks: Vec<_> = arguments
+        .disks
+        .iter()
+        .map(|size| CreateDisk { size: Some(*size), pool: arguments.pool.clone() })
+        .collect();
     if disks.is_empty() && arguments.pool.is_some() {
-        disks.push(CreateDisk { size: None, pool: arguments.pool });
+        disks.push(CreateDisk { size: None, pool: arguments.pool.clone() });
     }
     Ok(CreateGuest {
         image: arguments.image,
@@ -425,7 +428,7 @@ fn what_goes(view: &GuestView) -> Vec<String> {
     lines.extend(view.volumes.iter().map(|volume| {
         let hosts: Vec<_> = volume.replicas.iter().map(|replica| replica.host.to_string()).collect();
         let hosts = if hosts.is_empty() { "not placed yet".to_owned() } else { hosts.join(" and ") };
-        format!("  disk {}: {}, pool {}, on {hosts}", volume.disk, volume.size, volume.pool)
+        format!("  disk {}: {}, pool {}, on {hosts}", volume.disk, volume.size, volume.pool_shown())
     }));
     lines
 }

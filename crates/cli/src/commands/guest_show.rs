@@ -96,7 +96,7 @@ pub fn show(view: &GuestView, now: Timestamp, coloured: bool) -> String {
         let head = format!("\nDisk {}\n", disk.disk);
         let block = Block::new()
             .line("  Volume", disk.id)
-            .line("  Size", format!("{}, pool {}", disk.size, disk.pool))
+            .line("  Size", format!("{}, pool {}", disk.size, disk.pool_shown()))
             .maybe("  Made from", disk.image.as_ref().map(|image| format!("image {image}")))
             .line("  Phase", volume::phase(disk.phase))
             .line("  Meaning", volume::meaning(disk.phase))
@@ -196,6 +196,7 @@ mod tests {
                 guest: name.clone(),
                 disk: 0,
                 pool: Pool::Mirror,
+                pool_name: None,
                 size: Bytes::gib(10),
                 image: None,
                 phase: VolumePhase::Degraded,
@@ -217,8 +218,20 @@ mod tests {
                 memory: Bytes::mib(512),
                 boot: BootFrom::Disk,
                 disks: vec![
-                    DiskSpec { volume, pool: Pool::Mirror, size: Bytes::gib(10), image: None },
-                    DiskSpec { volume, pool: Pool::Mirror, size: Bytes::mib(64), image: None },
+                    DiskSpec {
+                        volume,
+                        pool: Pool::Mirror,
+                        size: Bytes::gib(10),
+                        image: None,
+                        pool_name: None,
+                    },
+                    DiskSpec {
+                        volume,
+                        pool: Pool::Mirror,
+                        size: Bytes::mib(64),
+                        image: None,
+                        pool_name: None,
+                    },
                 ],
                 nics: Vec::new(),
                 seed: Seed::default(),

@@ -60,6 +60,18 @@ The host takes nothing any more until `kennel host resume`, whatever becomes of 
     #[command(after_help = "Example:
   kennel host resume host3")]
     Resume { host: HostName },
+    /// Say that a lost host runs nothing any more, because you have seen that it is off
+    #[command(after_help = "Example:
+  kennel host confirm-dead host3
+
+Guests whose disks are in storage that hosts share are started elsewhere only with a proof that their old host runs
+them no more. This is one. Your word counts until the host is heard again.")]
+    ConfirmDead {
+        host: HostName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -88,6 +100,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Drain(arguments) => host_change::empty(context, arguments, Duty::Draining).await,
         Command::Maintenance(arguments) => host_change::empty(context, arguments, Duty::Maintenance).await,
         Command::Resume { host } => host_change::resume(context, host).await,
+        Command::ConfirmDead { host, yes } => host_change::confirm_dead(context, host, yes).await,
     }
 }
 
@@ -269,6 +282,13 @@ pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block
         .line("QEMU", &report.qemu_version)
         .line("Kernel", &report.kernel_version)
         .line("Images", join(report.images.iter().map(ToString::to_string).collect()))
+        .each(
+            "Pools",
+            report.pools.iter().map(|(name, pool)| match &pool.problem {
+                None => format!("{name}, {}", pool.size),
+                Some(why) => format!("{name}: {why}"),
+            }),
+        )
         .each("Uplinks", report.uplinks.iter().map(|(network, link)| format!("{network} on {link}")))
         .each("Problems", &report.problems)
 }
@@ -326,6 +346,7 @@ pub mod tests {
                 uplinks: BTreeMap::new(),
                 incoming: vec![],
                 compatibility: Default::default(),
+                pools: Default::default(),
             }),
         }
     }

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Format, note};
 use crate::progress;
+use crate::terminal;
 
 #[derive(Debug, Args)]
 pub struct SetArguments {
@@ -121,6 +122,23 @@ pub async fn resume(context: &Context, host: HostName) -> Result<(), Failure> {
     let answer = client.change_duty(&host, &request).await?;
     answer.warnings.iter().for_each(|line| note(&format!("kennel: {line}")));
     context.output.result(&answer.host, |_| format!("{}\n", emptied(&host, Duty::Normal)))
+}
+
+pub async fn confirm_dead(context: &Context, host: HostName, yes: bool) -> Result<(), Failure> {
+    let consequences = [
+        format!("Guests of {host} whose disks are in storage that hosts share are started on other hosts."),
+        format!("If {host} still runs them, two machines write to the same disk, and what is on it is lost."),
+        format!("Say yes only if you have seen that {host} is off."),
+    ];
+    terminal::confirm(&format!("confirm that the host '{host}' is dead"), &consequences, yes)?;
+    let view = context.client()?.confirm_dead(&host).await?;
+    context.output.result(&view, |_| {
+        let guests: Vec<&str> = view.guests.iter().map(model::GuestName::as_str).collect();
+        if guests.is_empty() {
+            return format!("{host} counts as dead until it is heard again; no guest waited for that.\n");
+        }
+        format!("{host} counts as dead until it is heard again. Started elsewhere: {}.\n", guests.join(", "))
+    })
 }
 
 #[cfg(test)]

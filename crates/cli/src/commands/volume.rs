@@ -223,7 +223,7 @@ impl Listed for VolumeView {
         vec![
             Cell::from(self.id),
             Cell::from(&self.guest),
-            Cell::from(self.pool),
+            Cell::from(self.pool_shown()),
             Cell::from(self.size),
             phase(self.phase),
             Cell::maybe(self.primary()),
@@ -266,7 +266,7 @@ fn show(view: &VolumeView, now: Timestamp) -> Block {
     Block::new()
         .line("Volume", view.id)
         .line("Guest", format!("{}, disk {}", view.guest, view.disk))
-        .line("Pool", view.pool)
+        .line("Pool", view.pool_shown())
         .line("Size", view.size)
         .maybe("Made from", view.image.as_ref().map(|image| format!("image {image}")))
         .line("Phase", phase(view.phase))

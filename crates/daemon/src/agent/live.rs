@@ -4,6 +4,8 @@
 //!
 //! - the old owner writes the change of owner while the guest stands still, and lets QEMU go on with the migration
 //!   only after it is written; until it is known whether it was, the guest is neither sent on nor let run;
+//! - of storage that both hosts share, the disks are taken away from the machine before the change of owner is written,
+//!   and given back if it was not made: from then on there is nothing that could keep the old machine from writing;
 //! - the new owner ends every connection of the old epoch and flushes, and mirrors to the old owner, before the
 //!   guest's first write.
 
@@ -12,8 +14,8 @@ use std::time::Duration;
 
 use host::{ExportName, HostError, Hypervisor, MigrationPhase, MigrationSettings, ReplicaServer};
 use model::{
-    Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, Incoming, JobId, MigrationReport,
-    MoveOptions, Replica,
+    Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, InSync, Incoming, JobId,
+    MigrationReport, MoveOptions, Replica,
 };
 use plan::converge::{RunElsewhere, SendPhase, Sending, Situation, Stage, ladder};
 use store::{Outcome, keys};
@@ -49,6 +51,8 @@ pub(super) struct Memory {
     /// Brings what the old owner has written to this host's disk, while the rest of the guest arrives.
     flush: Option<tokio::task::JoinHandle<Result<(), HostError>>>,
     pub mirror_back_failed: bool,
+    /// The disks, which both hosts share, were taken away from the machine.
+    pub withheld: bool,
     /// The change of owner was sent to the store, and nobody knows yet what became of it.
     pub maybe_handed_over: bool,
     /// As QEMU said last.
@@ -124,7 +128,7 @@ impl Keeper {
         }
         if arriving && owns && self.live.arriving_since.is_none() {
             self.live.arriving_since = Some(Instant::now());
-            let (agent, volumes) = (self.agent.clone(), self.volumes());
+            let (agent, volumes) = (self.agent.clone(), self.own_volumes());
             self.live.flush = Some(tokio::spawn(async move {
                 for volume in volumes {
                     agent.volumes.flush(volume).await?;
@@ -169,10 +173,12 @@ impl Keeper {
         })
     }
 
-    fn volumes(&self) -> Vec<model::VolumeId> {
+    /// Those that are on this host's disks.
+    fn own_volumes(&self) -> Vec<model::VolumeId> {
         let cache = self.agent.state.read();
         let spec = cache.view().guests.get(&self.guest);
-        spec.map(|spec| spec.disks.iter().map(|disk| disk.volume).collect()).unwrap_or_default()
+        let disks = spec.map(|spec| spec.disks.as_slice()).unwrap_or_default().iter();
+        disks.filter(|disk| disk.pool_name.is_none()).map(|disk| disk.volume).collect()
     }
 
     pub(super) fn arriving_since(&self) -> Option<Instant> {
@@ -290,6 +296,14 @@ impl Keeper {
             self.live.gave_up = gave_up;
         }
         let Some(running) = &self.running else { return Ok(()) };
+        if s.spec.is_shared()
+            && let Err(error) = running.machine.return_disks().await
+        {
+            // It is started anew, from what it has written.
+            running.machine.kill().await?;
+            return Err(error.into());
+        }
+        self.live.withheld = false;
         match running.machine.cancel_migration().await {
             Ok(()) => {
                 self.live.sending = false;
@@ -308,7 +322,13 @@ impl Keeper {
     pub(super) async fn hand_over(&mut self, s: &Situation, next: &Assignment) -> Result<(), Failure> {
         let began = Instant::now();
         let Some(running) = &self.running else { return Ok(()) };
-        if let Err(error) = running.machine.check_hand_over().await {
+        let ready = if s.spec.is_shared() {
+            self.live.withheld = true;
+            running.machine.withhold_disks().await
+        } else {
+            running.machine.check_hand_over().await
+        };
+        if let Err(error) = ready {
             tracing::info!(guest = %self.guest, %error, "not handed over");
             return self.cancel_send(s, None).await;
         }
@@ -321,7 +341,20 @@ impl Keeper {
             txn.put(next);
             // They stay this epoch's: the next owner writes them anew once it has flushed what it took from here.
             for disk in &s.spec.disks {
-                txn.unchanged(&keys::in_sync(disk.volume));
+                if !s.spec.is_shared() {
+                    txn.unchanged(&keys::in_sync(disk.volume));
+                    continue;
+                }
+                // Of one that both share there is one copy, and its owner stands for it.
+                let owner = view.sessions.get(&next.host).map(|session| session.boot_id);
+                let owner = owner.map(|boot_id| Replica { host: next.host.clone(), boot_id });
+                if let Some(set) = s.in_sync.get(&disk.volume) {
+                    txn.put(&InSync {
+                        epoch: next.epoch,
+                        members: owner.into_iter().collect(),
+                        ..set.clone()
+                    });
+                }
             }
             let same = s.in_sync.iter().all(|(volume, set)| view.in_sync.get(volume) == Some(set));
             same && view.assignments.get(&self.guest) == Some(&s.assignment)
@@ -353,7 +386,7 @@ impl Keeper {
         }
         running.stage = Stage::Left;
         running.mirrors_stale = true;
-        for disk in &s.spec.disks {
+        for disk in s.spec.disks.iter().filter(|disk| disk.pool_name.is_none()) {
             let export = ExportName::new(disk.volume, epoch, s.boot);
             let path = self.agent.volumes.path(disk.volume);
             self.agent.replicas.serve(disk.volume, &export, path).await?;
@@ -369,13 +402,13 @@ impl Keeper {
         match self.live.flush.take() {
             Some(flush) => flush.await.map_err(|error| Failure::soon(error.to_string()))??,
             None => {
-                for disk in &s.spec.disks {
-                    self.agent.volumes.flush(disk.volume).await?;
+                for volume in self.own_volumes() {
+                    self.agent.volumes.flush(volume).await?;
                 }
             }
         }
-        for disk in &s.spec.disks {
-            self.withdraw(disk.volume).await?;
+        for volume in self.own_volumes() {
+            self.withdraw(volume).await?;
         }
         let withdrawn = began.elapsed();
         let Some(running) = &self.running else { return Err(Failure::soon("the machine is gone")) };

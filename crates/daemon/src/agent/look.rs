@@ -84,8 +84,8 @@ impl Records {
         Ok(Some(Records {
             in_sync,
             report: view.guest_reports.get(guest).filter(|r| r.guest_id == spec.id).cloned(),
-            secondary: assignment.secondary.as_ref().and_then(|name| Secondary::of(view, name)),
-            former,
+            secondary: spec.partner(&assignment).and_then(|name| Secondary::of(view, name)),
+            former: former.filter(|_| !spec.is_shared()),
             dropped: spec.disks.iter().map(|disk| disk.volume).filter(told).collect(),
             spec,
             assignment,
@@ -130,7 +130,7 @@ impl Keeper {
         let confirms = former.as_ref().or(secondary.as_ref());
         let authority = self.authority(&assignment, counted_on_others, confirms).await;
         let served = self.look_at_exports(&spec).await;
-        let files = spec.disks.iter().map(|d| d.volume).filter(|v| agent.volumes.exists(*v)).collect();
+        let (files, pool_trouble) = self.look_at_files(&spec, &assignment).await;
         let short = spec
             .disks
             .iter()
@@ -149,6 +149,7 @@ impl Keeper {
             short,
             served,
             dropped,
+            pool_trouble,
             peer,
             former: former_peer,
             authority,
@@ -229,6 +230,7 @@ impl Keeper {
             mirrors: mirrors.collect(),
             records: running.records.clone(),
             sending,
+            withheld: self.live.withheld && running.stage == Stage::Running,
         })
     }
 
@@ -285,6 +287,26 @@ impl Keeper {
         }
     }
 
+    /// The volumes whose files this host sees. Second: why it cannot say, of storage that hosts share.
+    async fn look_at_files(
+        &self,
+        spec: &GuestSpec,
+        assignment: &Assignment,
+    ) -> (BTreeSet<VolumeId>, Option<String>) {
+        let volumes = spec.disks.iter().map(|disk| disk.volume);
+        if !spec.is_shared() {
+            return (volumes.filter(|volume| self.agent.volumes.exists(*volume)).collect(), None);
+        }
+        // Nothing is decided by the files of a guest that runs, or that another host owns.
+        if self.running.is_some() || assignment.host != self.agent.me {
+            return (volumes.collect(), None);
+        }
+        match self.agent.pools.present(spec).await {
+            Ok(present) => (present, None),
+            Err(why) => (BTreeSet::new(), Some(why)),
+        }
+    }
+
     async fn look_at_exports(&mut self, spec: &GuestSpec) -> BTreeMap<VolumeId, Option<model::Epoch>> {
         match self.agent.exports().await {
             Ok(exports) => {
@@ -311,6 +333,11 @@ impl Keeper {
     ) -> Option<Peer> {
         let owns = assignment.host == self.agent.me;
         let Secondary { host, liveness } = secondary.filter(|_| owns)?;
+        if spec.is_shared() {
+            // It serves nothing, and nobody waits for it to.
+            let (host, liveness) = (host.name.clone(), *liveness);
+            return Some(Peer { host, liveness, serves: false, gave_up: false, files: BTreeMap::new() });
+        }
         let address = SocketAddr::new(host.address, REPLICA_PORT);
         if self.sights.get(&host.name).is_none_or(|receiver| receiver.has_changed().is_err()) {
             self.sights.insert(host.name.clone(), self.agent.looks.look(&host.name, address));

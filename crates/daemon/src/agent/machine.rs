@@ -2,8 +2,9 @@
 
 use host::network::{bridge_name, tap_name};
 use host::seed::{SeedContents, SeedNic, write_seed};
+use host::volume::Volumes;
 use host::{BootFiles, CpuModel, HostError, MachineConfig, MachineDisk, MachineLabel, MachineNic};
-use model::{BootFrom, ImageName, Network};
+use model::{BootFrom, DiskSpec, ImageName, Network};
 use plan::converge::Situation;
 
 use super::keeper::Keeper;
@@ -22,8 +23,12 @@ impl Keeper {
         for (index, (nic, network)) in s.spec.nics.iter().zip(&networks).enumerate() {
             nics.push(MachineNic { tap: self.attach_tap(s, index, network).await?, mac: nic.mac });
         }
-        let disks = s.spec.disks.iter();
         let cpu = CpuModel::at_start(self.agent.state.read().view(), self.agent.accelerator());
+        let mut disks = Vec::new();
+        for disk in &s.spec.disks {
+            let path = self.volumes_of(disk).await?.path(disk.volume);
+            disks.push(MachineDisk { volume: disk.volume, path, shared: disk.pool_name.is_some() });
+        }
         Ok(MachineConfig {
             label: MachineLabel {
                 guest: self.guest.clone(),
@@ -37,12 +42,18 @@ impl Keeper {
             cpu,
             machine_type: None,
             boot,
-            disks: disks
-                .map(|d| MachineDisk { volume: d.volume, path: self.agent.volumes.path(d.volume) })
-                .collect(),
+            disks,
             seed: Some(self.write_seed(s, &networks).await?),
             nics,
         })
+    }
+
+    /// The files of the pool that a disk is in.
+    pub(super) async fn volumes_of(&self, disk: &DiskSpec) -> Result<Volumes, HostError> {
+        match &disk.pool_name {
+            Some(pool) => self.agent.pools.volumes(pool).await,
+            None => Ok(self.agent.volumes.clone()),
+        }
     }
 
     async fn boot_files(&self, name: &ImageName) -> Result<BootFiles, HostError> {

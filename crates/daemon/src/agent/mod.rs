@@ -10,6 +10,7 @@ mod live;
 mod look;
 mod machine;
 mod peers;
+mod pools;
 mod promises;
 mod records;
 mod report;
@@ -25,13 +26,14 @@ use host::replica::StorageDaemon;
 use host::volume::Volumes;
 use host::{ExportName, HostError, Hypervisor, Machine, ReplicaServer};
 use model::{
-    Accelerator, AcceleratorKind, BootId, ClusterView, GuestId, GuestName, HostName, Incoming, ReplicaDrop,
-    VolumeId,
+    Accelerator, AcceleratorKind, Assignment, BootId, ClusterView, GuestId, GuestName, HostName, Incoming,
+    ReplicaDrop, VolumeId,
 };
 use store::keys;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use pools::Pools;
 pub use promises::Promises;
 
 use crate::config::Config;
@@ -58,7 +60,9 @@ pub struct Agent {
     pub session: watch::Receiver<Standing>,
     pub driver: Arc<QemuDriver>,
     pub replicas: StorageDaemon,
+    /// On this host's own disks.
     pub volumes: Volumes,
+    pub pools: Arc<Pools>,
     pub networks: Networks,
     pub images: Images,
     pub peer_client: PeerClient,
@@ -83,6 +87,7 @@ pub struct Parts {
     pub driver: Arc<QemuDriver>,
     pub replicas: StorageDaemon,
     pub volumes: Volumes,
+    pub pools: Arc<Pools>,
     pub networks: Networks,
     pub images: Images,
     pub peer_client: PeerClient,
@@ -92,7 +97,7 @@ pub struct Parts {
 impl Agent {
     pub fn new(parts: Parts) -> Arc<Agent> {
         let Parts { boot, config, state, events, session, driver, replicas, volumes, .. } = parts;
-        let Parts { networks, images, peer_client, accelerator, .. } = parts;
+        let Parts { pools, networks, images, peer_client, accelerator, .. } = parts;
         Arc::new(Agent {
             me: config.name.clone(),
             boot,
@@ -103,6 +108,7 @@ impl Agent {
             driver,
             replicas,
             volumes,
+            pools,
             networks,
             images,
             peer_client,
@@ -243,10 +249,11 @@ impl Agent {
 
     /// Guests that this host must look after.
     fn concerning(&self, view: &ClusterView, served: &BTreeSet<VolumeId>) -> Vec<GuestName> {
+        let comes_here = |a: &Assignment| a.handover.as_ref().is_some_and(|handover| handover.to == self.me);
         let mine = |name: &GuestName| {
             view.assignments
                 .get(name)
-                .is_some_and(|a| a.host == self.me || a.secondary.as_ref() == Some(&self.me))
+                .is_some_and(|a| a.host == self.me || a.secondary.as_ref() == Some(&self.me) || comes_here(a))
         };
         // It holds a replica that is counted on while another is filled, or has one to delete.
         let part = |volume: VolumeId| {
@@ -294,7 +301,10 @@ impl Agent {
                 self.end_forgotten(order.guest_id).await?;
                 self.replicas.withdraw(order.volume).await?;
                 self.forget_exports().await;
-                self.volumes.delete(order.volume).await
+                match &order.pool_name {
+                    Some(pool) => self.pools.volumes(pool).await?.delete(order.volume).await,
+                    None => self.volumes.delete(order.volume).await,
+                }
             };
             if let Err(error) = done.await {
                 tracing::warn!(volume = %order.volume, %error, "cannot delete a replica yet");

@@ -21,17 +21,25 @@ const CONFLICTS_MAX: u32 = 10;
 #[derive(Debug)]
 pub struct Reporter {
     wish: watch::Sender<Option<GuestReport>>,
+    /// Held while the newest wish is read and written: an older report never comes after a newer one. That a guest is
+    /// stopped is a proof (`plan::fence`), which must not be written once its start was announced.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Reporter {
     pub fn start(agent: Arc<Agent>) -> Reporter {
         let (wish, mut wishes) = watch::channel::<Option<GuestReport>>(None);
+        let writing = Arc::new(tokio::sync::Mutex::new(()));
+        let gate = writing.clone();
         tokio::spawn(async move {
             while wishes.changed().await.is_ok() {
                 loop {
+                    let alone = gate.lock().await;
                     let wish = wishes.borrow_and_update().clone();
                     let Some(report) = wish else { break };
-                    match write(&agent, &report).await {
+                    let written = write(&agent, &report).await;
+                    drop(alone);
+                    match written {
                         Ok(Written::Yes | Written::NotOurs) => break,
                         Ok(Written::Conflict) => tokio::time::sleep(AFTER_CONFLICT).await,
                         Err(error) => {
@@ -42,7 +50,7 @@ impl Reporter {
                 }
             }
         });
-        Reporter { wish }
+        Reporter { wish, writing }
     }
 
     /// Says it soon, unless something newer is to be said.
@@ -64,6 +72,7 @@ impl Reporter {
     /// Says it, and returns when the store has it and this host still owns the guest.
     pub async fn say_now(&self, agent: &Agent, report: GuestReport) -> Result<(), StoreError> {
         let mut tries = CONFLICTS_MAX;
+        let _alone = self.writing.lock().await;
         loop {
             match write(agent, &report).await? {
                 Written::Yes => break,

@@ -151,16 +151,17 @@ impl Keeper {
             // A file appears whole. One without a record was made by an earlier try, or belongs to a store
             // that was set back: in both cases what is in it is the best there is.
             self.withdraw(disk.volume).await?;
-            if self.agent.volumes.exists(disk.volume) {
+            let volumes = self.volumes_of(disk).await?;
+            if volumes.exists(disk.volume) {
                 continue;
             }
             match &disk.image {
                 Some(name) => {
                     let image = self.agent.images.ensure(name).await?;
                     let path = self.agent.images.path(&image.disk);
-                    self.agent.volumes.create_from(disk.volume, disk.size, &path, image.format).await?;
+                    volumes.create_from(disk.volume, disk.size, &path, image.format).await?;
                 }
-                None => self.agent.volumes.create_empty(disk.volume, disk.size).await?,
+                None => volumes.create_empty(disk.volume, disk.size).await?,
             }
         }
         self.record(s, [self.own_replica()]).await
@@ -168,7 +169,8 @@ impl Keeper {
 
     /// After this no connection of the old epoch can write to the replicas, and they are on disk.
     async fn take_over(&mut self, s: &Situation, keep: Option<Replica>) -> Result<(), Failure> {
-        for disk in &s.spec.disks {
+        // Storage that hosts share has nothing on this host that another one could write to.
+        for disk in s.spec.disks.iter().filter(|disk| disk.pool_name.is_none()) {
             self.withdraw(disk.volume).await?;
             self.agent.volumes.flush(disk.volume).await?;
         }
@@ -471,7 +473,7 @@ impl Keeper {
         self.remove_taps(s).await;
         for disk in &s.spec.disks {
             self.withdraw(disk.volume).await?;
-            self.agent.volumes.delete(disk.volume).await?;
+            self.volumes_of(disk).await?.delete(disk.volume).await?;
         }
         Ok(self.agent.driver.forget(s.spec.id).await?)
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
 use host::{HostError, Machine};
-use model::{GuestId, HostName, HostUsage};
+use model::{GuestId, HostName, HostUsage, NamedPool};
 
 use crate::peer::PeerClient;
 use crate::state::State;
@@ -30,6 +30,10 @@ pub trait Backend: Send + Sync + Debug + 'static {
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
     /// The hashes of a replica that this host serves.
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError>;
+    /// Marks a new pool's storage as its own, as this host sees it.
+    async fn take_pool(&self, _pool: &NamedPool) -> Result<(), HostError> {
+        Ok(())
+    }
     /// What this host measured of itself and its guests. `None`: nothing yet.
     fn own_usage(&self) -> Option<HostUsage> {
         None

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
     AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, Image, JobKind, MacAddress,
-    Network, NetworkName, NicSpec, Pool, PowerWish, Resync, Seed, VolumeId,
+    Network, NetworkName, NicSpec, Pool, PoolName, PowerWish, Resync, Seed, VolumeId,
 };
 use store::keys;
 use uuid::Uuid;
@@ -56,6 +56,9 @@ pub async fn create(
         // What it was checked against must still be there.
         for image in guest.disks.iter().filter_map(|disk| disk.image.as_ref()) {
             txn.unchanged(&keys::image(image));
+        }
+        for pool in guest.named_pools() {
+            txn.unchanged(&keys::pool(pool)).exists(&keys::pool(pool));
         }
         for nic in &guest.nics {
             txn.unchanged(&keys::network(&nic.network));
@@ -180,20 +183,38 @@ impl<'a> Draft<'a> {
         for (index, (disk, volume)) in asked.iter().zip(&self.volumes).enumerate() {
             let image = image.filter(|_| index == 0);
             let size = self.disk_size(index, disk, image, small)?;
-            let pool = disk.pool.unwrap_or(pool_default);
+            let (pool, pool_name) = match &disk.pool {
+                Some(name) => self.pool(view, name)?,
+                None => (pool_default, None),
+            };
             disks.push(DiskSpec {
                 volume: *volume,
                 pool,
+                pool_name,
                 size,
                 image: image.map(|image| image.name.clone()),
             });
         }
-        if disks.iter().any(|disk| disk.pool != disks[0].pool) {
-            let why = "some of its disks are local and some mirrored, so that it could not run where the \
-                       mirrors are";
+        if disks.iter().any(|disk| (disk.pool, &disk.pool_name) != (disks[0].pool, &disks[0].pool_name)) {
+            let why = "its disks are in several pools, so that it could not run where all of them are";
             return Err(self.refuse(why, "put all its disks into one pool"));
         }
         Ok(disks)
+    }
+
+    fn pool(&self, view: &ClusterView, name: &PoolName) -> Answer<(Pool, Option<PoolName>)> {
+        if let Some(kind) = name.built_in() {
+            return Ok((kind, None));
+        }
+        let pool = view.pools.get(name).ok_or_else(|| {
+            let instead = "`kennel pool list` shows those that there are, `kennel pool create` makes one";
+            self.refuse(format!("there is no pool '{name}'"), instead)
+        })?;
+        if !view.hosts.keys().any(|host| view.is_live(host) && view.pool_problem(host, name).is_none()) {
+            let instead = format!("`kennel pool show {name}` says why");
+            return Err(self.refuse(format!("no host reaches the pool '{name}'"), instead));
+        }
+        Ok((pool.storage.kind(), Some(name.clone())))
     }
 
     fn disk_size(

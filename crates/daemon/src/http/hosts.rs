@@ -3,12 +3,17 @@
 //! A duty and the job that brings it about are entered in one transaction. The duty stays until the host is resumed,
 //! whatever becomes of the job: nothing comes to a host that is to be empty.
 
-use api::{ChangeDuty, ChangeHost, ChangeHostSettings, DutyAnswer, HostView, JobView};
+use api::{ChangeDuty, ChangeHost, ChangeHostSettings, ConfirmedView, DutyAnswer, HostView, JobView};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use model::{ClusterView, Duty, Host, HostName, JobKind, JobSpec};
-use store::{Cache, TxnBuilder};
+use jiff::Timestamp;
+use model::{
+    BootId, ClusterView, ConfirmedDead, Duty, Event, EventId, EventKind, Host, HostName, JobKind, JobSpec,
+    Severity,
+};
+use store::{Cache, TxnBuilder, keys};
+use uuid::Uuid;
 
 use super::answer::{Answer, Body, Refused, named};
 use super::auth::Caller;
@@ -183,5 +188,64 @@ fn open_drains<'a>(view: &'a ClusterView, host: &'a HostName) -> impl Iterator<I
     let ended = |job: &JobSpec| view.job_reports.get(&job.id).is_some_and(|r| r.state.is_terminal());
     view.jobs.values().filter(move |job| {
         matches!(&job.kind, JobKind::DrainHost { host: other } if other == host) && !ended(job)
+    })
+}
+
+/// Takes down somebody's word that a lost host runs nothing any more. It is written together with the event that
+/// tells of it, and only while the host has no session.
+pub async fn confirm_dead(
+    State(backend): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Answer<Json<ConfirmedView>> {
+    let name: HostName = named(&name, "host")?;
+    let asked = format!("confirm that the host '{name}' is dead");
+    let (at, by, event) = (Timestamp::now(), caller.name(), EventId(Uuid::now_v7()));
+    let draft = |cache: &Cache| {
+        let view = cache.view();
+        let boot_id = is_lost(view, &name, &asked)?;
+        let mut txn = cache.txn();
+        txn.absent(&keys::session(&name));
+        if !view.confirmed_dead.contains_key(&name) {
+            txn.create(&ConfirmedDead { host: name.clone(), boot_id, by: by.clone(), at });
+            txn.create(&Event {
+                id: event,
+                at,
+                severity: Severity::Warning,
+                kind: EventKind::HostConfirmedDead,
+                subject: format!("host/{name}"),
+                seen_by: backend.me().clone(),
+                message: format!("{by} confirmed that {name} is dead: what it ran may be started elsewhere"),
+            });
+        }
+        commit::built(&mut txn, &asked)
+    };
+    commit::change(&*backend, &asked, draft, |view| view.confirmed_dead.contains_key(&name)).await?;
+    let view = backend.state().view();
+    let missing = "it was heard again at this very moment";
+    let word = view.confirmed_dead.get(&name).cloned().ok_or_else(|| {
+        Refused::by_state(&asked, missing, format!("`kennel host show {name}` tells how it is"))
+    })?;
+    let owned = view.assignments.values().filter(|assignment| assignment.host == name);
+    let guests = owned.filter_map(|assignment| view.guests.get(&assignment.guest));
+    let guests = guests.filter(|guest| guest.is_shared()).map(|guest| guest.name.clone()).collect();
+    Ok(Json(ConfirmedView { word, guests }))
+}
+
+/// The boot in which a lost host was heard last.
+fn is_lost(view: &ClusterView, name: &HostName, asked: &str) -> Answer<BootId> {
+    if !view.hosts.contains_key(name) {
+        return Err(Refused::not_found(asked, "host", name));
+    }
+    if view.is_live(name) {
+        let instead = format!("`kennel host drain {name}` moves its guests elsewhere");
+        return Err(Refused::by_state(asked, "its session is live: it is heard of", instead));
+    }
+    view.host_reports.get(name).map(|report| report.boot_id).ok_or_else(|| {
+        Refused::by_state(
+            asked,
+            "it has never been heard of, so it runs nothing",
+            "there is nothing to confirm",
+        )
     })
 }

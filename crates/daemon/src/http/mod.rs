@@ -31,6 +31,7 @@ mod migrate;
 mod networks;
 mod page;
 mod planner;
+mod pools;
 mod rules;
 mod screen;
 mod serial;
@@ -142,6 +143,9 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/volumes/{id}/convert", post(volumes::convert))
         .route("/v1/networks", get(lists::networks).post(networks::create))
         .route("/v1/networks/{name}", get(lists::network).delete(networks::delete))
+        .route("/v1/pools", get(pools::list).post(pools::create))
+        .route("/v1/pools/{name}", get(pools::show).delete(pools::delete))
+        .route("/v1/hosts/{name}/confirm-dead", post(hosts::confirm_dead))
         .route("/v1/images", get(lists::images).post(images::register))
         .route("/v1/images/{name}", get(lists::image).delete(images::delete))
         .route("/v1/images/{name}/build", post(images::build))

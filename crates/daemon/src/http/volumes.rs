@@ -199,6 +199,7 @@ pub async fn grow(
     let check = |view: &ClusterView| -> Answer<GuestSpec> {
         let spec = guest_of(view, id, &asked)?;
         migrate::may_move(view, &spec.name, &asked)?;
+        not_shared(&spec, &asked)?;
         let has = spec.disks.iter().find(|disk| disk.volume == id).map_or(Bytes(0), |disk| disk.size);
         if size <= has {
             let why = format!("it is {has} already, and a disk only grows");
@@ -261,6 +262,10 @@ pub async fn convert(
     let (old, guest) = (spec.clone(), spec.name.clone());
     let wanted = converted(spec, request.pool);
     let secondary = match request.pool {
+        Pool::Shared => {
+            let why = "disks are not moved into storage that hosts share";
+            return Err(Refused::by_state(&asked, why, "`--pool local` or `--pool mirror`"));
+        }
         Pool::Local => None,
         Pool::Mirror => {
             let (wanted, why) = (wanted.clone(), asked.clone());
@@ -294,6 +299,14 @@ fn converted(mut spec: GuestSpec, pool: Pool) -> GuestSpec {
     spec
 }
 
+fn not_shared(spec: &GuestSpec, asked: &str) -> Answer<()> {
+    if !spec.is_shared() {
+        return Ok(());
+    }
+    let why = format!("the disks of '{}' are in storage that hosts share", spec.name);
+    Err(Refused::by_state(asked, why, "that works for the pools local and mirror only"))
+}
+
 fn may_convert(
     view: &ClusterView,
     spec: &GuestSpec,
@@ -301,6 +314,7 @@ fn may_convert(
     asked: &str,
 ) -> Answer<Assignment> {
     let now = migrate::is_free(view, &spec.name, asked)?.clone();
+    not_shared(spec, asked)?;
     // A try that broke off may have left a second replica behind, or not made one.
     let has = now.secondary.is_some() == (request.pool == Pool::Mirror);
     if has && spec.disks.iter().all(|disk| disk.pool == request.pool) {

@@ -1,7 +1,10 @@
 //! The leader's part of jobs: each turn looks how far every job is, and writes what is new.
 
 use jiff::Timestamp;
-use model::{ClusterView, EventKind, GuestName, JobId, JobReport, JobSpec, JobState, ReplicaDrop};
+use model::{
+    Assignment, ClusterView, EventKind, GuestName, GuestSpec, HostName, JobId, JobReport, JobSpec, JobState,
+    ReplicaDrop,
+};
 use plan::job::{Effect, RestsOn, advance};
 use store::{Outcome, StoreError, TxnBuilder, keys};
 
@@ -140,6 +143,16 @@ fn apply(view: &ClusterView, txn: &mut TxnBuilder<'_>, effect: &Effect) {
     }
 }
 
+/// A live host that reaches the pools of a guest whose owner is lost.
+fn deleter<'a>(view: &'a ClusterView, spec: &GuestSpec, assignment: &Assignment) -> Option<&'a HostName> {
+    let reaches = |host: &&HostName| {
+        let pools = spec.named_pools();
+        view.is_live(host) && pools.iter().all(|pool| view.pool_problem(host, pool).is_none())
+    };
+    let orphaned = spec.is_shared() && !view.is_live(&assignment.host);
+    view.hosts.keys().filter(|_| orphaned).find(reaches)
+}
+
 /// Removes every record of a guest. Each host that may still hold a replica is told to delete it, for when
 /// it has not done so.
 fn forget(view: &ClusterView, txn: &mut TxnBuilder<'_>, guest: &GuestName) {
@@ -147,13 +160,16 @@ fn forget(view: &ClusterView, txn: &mut TxnBuilder<'_>, guest: &GuestName) {
     txn.delete(&keys::guest(guest));
     if let Some(assignment) = view.assignments.get(guest) {
         txn.delete(&keys::assignment(guest));
-        for host in std::iter::once(&assignment.host).chain(&assignment.secondary) {
+        // A lost owner of a volume that hosts share may be lost for good: another host deletes it.
+        let deletes = deleter(view, spec, assignment).into_iter();
+        for host in std::iter::once(&assignment.host).chain(&assignment.secondary).chain(deletes) {
             for disk in &spec.disks {
                 txn.put(&ReplicaDrop {
                     host: host.clone(),
                     volume: disk.volume,
                     guest_id: spec.id,
                     why: format!("the guest '{guest}' was deleted"),
+                    pool_name: disk.pool_name.clone(),
                 });
             }
         }

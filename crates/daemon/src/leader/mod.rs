@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use model::{EventKind, HostName, Severity};
 use plan::decide::{Change, Decision, decide};
+use plan::fence::FenceProof;
 use plan::limits::SESSION_TTL;
 use store::{Outcome, StoreError, TxnBuilder, election, keys};
 use tokio::sync::watch;
@@ -141,7 +142,7 @@ impl Leader {
             (Outcome::Committed { .. }, Change::Assign { to }) => {
                 (EventKind::GuestPlaced, Severity::Info, to)
             }
-            (Outcome::Committed { .. }, Change::Promote { to, .. }) => {
+            (Outcome::Committed { .. }, Change::Promote { to, .. } | Change::Recover { to, .. }) => {
                 (EventKind::GuestPromoted, Severity::Warning, to)
             }
         };
@@ -191,6 +192,17 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
         Change::Assign { to } => {
             txn.unchanged(&keys::guest(&to.guest)).create(to);
             view.guests.get(&to.guest).is_some_and(|spec| spec.id == to.guest_id && !spec.deleting)
+        }
+        Change::Recover { from, to, proof } => {
+            txn.put(to).unchanged(&keys::session(&to.host)).exists(&keys::session(&to.host));
+            txn.absent(&keys::session(&from.host));
+            match proof {
+                FenceProof::Confirmed { .. } => txn.unchanged(&keys::confirmed_dead(&from.host)),
+                FenceProof::SaidStopped => txn.unchanged(&keys::guest_report(&from.guest)),
+            };
+            // The proof is looked at again, now that what it rests on is compared.
+            view.assignments.get(&to.guest) == Some(from)
+                && FenceProof::find(view, from).as_ref() == Some(proof)
         }
         Change::Promote { from, to, volumes } => {
             txn.put(to).unchanged(&keys::session(&to.host)).exists(&keys::session(&to.host));

@@ -14,7 +14,7 @@ use host::qemu::RunAs;
 use host::replica::{ReplicaConfig, StorageDaemon};
 use host::volume::Volumes;
 use host::{HostError, Machine};
-use model::{GuestId, HostName, HostUsage};
+use model::{GuestId, HostName, HostUsage, NamedPool};
 use plan::limits::PROMISE;
 use store::Store;
 use store::etcd::EtcdStore;
@@ -22,7 +22,7 @@ use store::member::StoreMember;
 use tokio::sync::watch;
 
 use super::{Node, store_member, tls};
-use crate::agent::{Agent, Parts};
+use crate::agent::{Agent, Parts, Pools};
 use crate::builds::Builds;
 use crate::config::{Config, Identity, store_client_url};
 use crate::events::Events;
@@ -80,6 +80,7 @@ pub async fn start_with(
     let member = Member { identity, agent: agent.clone(), peers, usages: usages.clone(), etcd, store_member };
     let member = Arc::new(member);
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
+    tokio::spawn(agent.pools.clone().keep());
     tokio::spawn(agent.clone().run());
     tokio::spawn(usages.measure(agent.clone()));
     let leader = Leader::new(config.name.clone(), state.clone(), events.clone(), session);
@@ -89,7 +90,8 @@ pub async fn start_with(
     tokio::spawn(Builds::new(config.clone(), state.clone(), images.clone()).keep());
     tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
     let facts = node.facts.clone();
-    let told = host_report::Told { problems: agent.problems(), incoming: agent.incoming() };
+    let (problems, incoming, pools) = (agent.problems(), agent.incoming(), agent.pools.found());
+    let told = host_report::Told { problems, incoming, pools };
     tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, told));
     tokio::spawn(follow_store_members(config.clone(), member.clone()));
     if member.has_store_member() {
@@ -126,6 +128,7 @@ fn parts(
         driver: node.driver.clone(),
         replicas: StorageDaemon::new(replicas),
         volumes: Volumes::new(config.state_dir.join("volumes"), owner)?,
+        pools: Pools::new(state.clone(), owner),
         networks: Networks::new()?,
         images: images.clone(),
         peer_client: peers.clone(),
@@ -208,6 +211,10 @@ impl Backend for Member {
 
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {
         self.agent.hashes(request).await
+    }
+
+    async fn take_pool(&self, pool: &NamedPool) -> Result<(), HostError> {
+        self.agent.pools.take(pool).await
     }
 
     fn own_usage(&self) -> Option<HostUsage> {

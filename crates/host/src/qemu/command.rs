@@ -4,6 +4,9 @@
 //!
 //! - Each disk is a chain of three nodes (see [`super::names`]). The file is opened through the page cache:
 //!   the guest's flushes reach it, and a killed QEMU loses nothing that was written.
+//! - A file that other hosts reach too is opened past the page cache (`cache.direct`), so that a host that takes
+//!   the guest back does not read what it had cached in an earlier life; QEMU's lock on it (`locking`) keeps a second
+//!   machine out.
 //! - A disk error is reported to the guest, and never stops the machine: stopping drains all writes, and
 //!   while a mirror holds some of them that would hang QEMU's main loop for good.
 //! - Guests may not discard: a replica stays fully allocated, so that no write ever lacks room.
@@ -165,7 +168,7 @@ fn attach_disk(line: &mut CommandLine, disk: &MachineDisk, boots: bool) {
         &json!({
             "driver": "file", "node-name": names.file(), "filename": disk.path,
             "aio": "threads", "locking": "on", "discard": "ignore",
-            "cache": { "direct": false, "no-flush": false },
+            "cache": { "direct": disk.shared, "no-flush": false },
         }),
     );
     line.json(
@@ -261,6 +264,7 @@ mod tests {
             disks: vec![MachineDisk {
                 volume: "0192f0c4-1111-7222-8333-444455556666".parse().unwrap(),
                 path: PathBuf::from("/v/a,b.raw"),
+                shared: false,
             }],
             seed: None,
             nics: Vec::new(),
@@ -331,6 +335,14 @@ mod tests {
                 "werror=report,rerror=report,bootindex=1",
             ],
         );
+    }
+
+    #[test]
+    fn a_disk_that_other_hosts_reach_is_opened_past_the_page_cache_and_locked() {
+        let mut config = config();
+        check(&config, &[r#""cache":{"direct":false,"no-flush":false}"#]);
+        config.disks[0].shared = true;
+        check(&config, &[r#""cache":{"direct":true,"no-flush":false}"#, r#""locking":"on""#]);
     }
 
     #[test]

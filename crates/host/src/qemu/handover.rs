@@ -17,6 +17,11 @@
 //!     let the migration go on
 //! ```
 //!
+//! Disks that the other host shares have no mirror, and no replica that stops taking this machine's writes. Their
+//! voids are put in before the change of owner is recorded ([`Handover::withhold`]), so that from the moment on at
+//! which another host may own the guest nothing here can write, and are taken out again if it was not recorded
+//! ([`Handover::give_back`]). They are then found by [`Handover::run`], which goes on from there.
+//!
 //! Each step may be repeated; a void that is found says that the check was passed. The guest stands still all
 //! the while, so what does not depend on each other is asked for at once.
 //!
@@ -58,12 +63,21 @@ async fn disks(qmp: &Qmp, doing: &str) -> Result<Vec<Value>, HostError> {
 pub(crate) struct Handover<'a> {
     qmp: &'a Qmp,
     guest: &'a GuestName,
-    volumes: Vec<(Names, String)>,
+    volumes: Vec<Disk>,
+}
+
+/// A disk of the guest.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub names: Names,
+    /// How messages call it.
+    pub what: String,
+    /// The other host reaches the same file.
+    pub shared: bool,
 }
 
 impl<'a> Handover<'a> {
-    /// Volumes come with how messages call them.
-    pub fn new(qmp: &'a Qmp, guest: &'a GuestName, volumes: Vec<(Names, String)>) -> Self {
+    pub fn new(qmp: &'a Qmp, guest: &'a GuestName, volumes: Vec<Disk>) -> Self {
         Self { qmp, guest, volumes }
     }
 
@@ -74,14 +88,15 @@ impl<'a> Handover<'a> {
     }
 
     fn any_is_void(&self, disks: &[Value]) -> bool {
-        self.volumes.iter().any(|(names, _)| is_void(disks, *names))
+        self.volumes.iter().any(|disk| is_void(disks, disk.names))
     }
 
     /// See [`crate::Machine::check_hand_over`].
     pub async fn check(&self) -> Result<(), HostError> {
         let doing = format!("hand '{}' over", self.guest);
         let migration = Migration::new(self.qmp, self.guest, None);
-        let replicas = self.volumes.iter().map(|(names, what)| self.is_same(*names, what, &doing));
+        let mirrored = || self.volumes.iter().filter(|disk| !disk.shared);
+        let replicas = mirrored().map(|disk| self.is_same(disk, &doing));
         let (state, replicas) = tokio::join!(migration.state(), try_join_all(replicas));
         let phase = state?.phase;
         if phase != MigrationPhase::PreSwitchover {
@@ -89,18 +104,52 @@ impl<'a> Handover<'a> {
                 "cannot {doing}: its migration is not at that point ({phase:?}); begin one, and wait until it is"
             )));
         }
-        let unlike = self.volumes.iter().zip(replicas?).find(|(_, same)| !same);
+        let unlike = mirrored().zip(replicas?).find(|(_, same)| !same);
         match unlike {
             None => Ok(()),
-            Some(((_, what), _)) => Err(HostError::Conflict(format!(
+            Some((Disk { what, .. }, _)) => Err(HostError::Conflict(format!(
                 "cannot {doing}: the replicas of {what} are not the same; cancel the migration, and begin it \
                  anew once they are"
             ))),
         }
     }
 
-    async fn is_same(&self, names: Names, what: &str, doing: &str) -> Result<bool, HostError> {
-        let (changes, mirror) = (Changes::new(self.qmp, names, what), Mirror::new(self.qmp, names, what));
+    /// See [`crate::Machine::withhold_disks`].
+    pub async fn withhold(&self) -> Result<(), HostError> {
+        let doing = format!("take the disks of '{}' away from it", self.guest);
+        self.check().await?;
+        let before = disks(self.qmp, &doing).await?;
+        try_join_all(self.volumes.iter().map(|disk| self.void(disk.names, &before, &doing))).await?;
+        let after = disks(self.qmp, &doing).await?;
+        match self.volumes.iter().find(|disk| !is_void(&after, disk.names)) {
+            None => Ok(()),
+            Some(Disk { what, .. }) => {
+                Err(HostError::Failed(format!("cannot {doing}: QEMU does not give up {what}")))
+            }
+        }
+    }
+
+    /// See [`crate::Machine::return_disks`].
+    pub async fn give_back(&self) -> Result<(), HostError> {
+        let doing = format!("give the disks of '{}' back to it", self.guest);
+        let before = disks(self.qmp, &doing).await?;
+        for disk in self.volumes.iter().filter(|disk| is_void(&before, disk.names)) {
+            let put = json!({
+                "path": disk.names.device_path(), "property": "drive", "value": disk.names.top(),
+            });
+            self.qmp.execute("qom-set", put).await.map_err(|error| error.into_host(&doing))?;
+            let void = json!({ "node-name": disk.names.void() });
+            // It is used again, or not; no request can reach it any more.
+            if let Err(error) = self.qmp.execute("blockdev-del", void).await {
+                tracing::debug!(%error, "a void is left behind");
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_same(&self, disk: &Disk, doing: &str) -> Result<bool, HostError> {
+        let Disk { names, what, .. } = disk;
+        let (changes, mirror) = (Changes::new(self.qmp, *names, what), Mirror::new(self.qmp, *names, what));
         let (unfilled, same) = tokio::try_join!(changes.is_unfilled(), mirror.is_same(doing))?;
         Ok(!unfilled && same)
     }
@@ -113,13 +162,12 @@ impl<'a> Handover<'a> {
         if !self.any_is_void(&before) {
             check?;
         }
-        try_join_all(self.volumes.iter().map(|(names, _)| self.void(*names, &before, &doing))).await?;
-        let mirrors = self
-            .volumes
-            .iter()
-            .map(|(names, what)| async { Mirror::new(self.qmp, *names, what).end_at_rest(&doing).await });
+        try_join_all(self.volumes.iter().map(|disk| self.void(disk.names, &before, &doing))).await?;
+        let mirrored = self.volumes.iter().filter(|disk| !disk.shared);
+        let mirrors = mirrored
+            .map(|disk| async { Mirror::new(self.qmp, disk.names, &disk.what).end_at_rest(&doing).await });
         let (after, _) = tokio::try_join!(disks(self.qmp, &doing), try_join_all(mirrors))?;
-        if let Some((_, what)) = self.volumes.iter().find(|(names, _)| !is_void(&after, *names)) {
+        if let Some(Disk { what, .. }) = self.volumes.iter().find(|disk| !is_void(&after, disk.names)) {
             return Err(HostError::Failed(format!("cannot {doing}: QEMU does not give up {what}; end it")));
         }
         let migration = Migration::new(self.qmp, self.guest, None);

@@ -23,7 +23,7 @@ use super::agent::GuestAgent;
 use super::changes::Changes;
 use super::command::SCREEN_SOCKET;
 use super::doubt::Doubts;
-use super::handover::Handover;
+use super::handover::{Disk, Handover};
 use super::migration::Migration;
 use super::mirror::{Goal, Mirror};
 use super::names::Names;
@@ -167,11 +167,14 @@ impl Shared {
         }
     }
 
-    /// All volumes, with how messages call them.
-    fn volumes(&self) -> Vec<(Names, String)> {
+    fn disks(&self) -> Vec<Disk> {
         let guest = &self.record.label.guest;
-        let volumes = self.record.disks.iter();
-        volumes.map(|volume| (Names::of(*volume), format!("volume {volume} of '{guest}'"))).collect()
+        let disk = |volume: &VolumeId| Disk {
+            names: Names::of(*volume),
+            what: format!("volume {volume} of '{guest}'"),
+            shared: self.record.shared.contains(volume),
+        };
+        self.record.disks.iter().map(disk).collect()
     }
 
     fn migration<'a>(&'a self, qmp: &'a Qmp) -> Migration<'a> {
@@ -179,7 +182,7 @@ impl Shared {
     }
 
     fn handover<'a>(&'a self, qmp: &'a Qmp) -> Handover<'a> {
-        Handover::new(qmp, &self.record.label.guest, self.volumes())
+        Handover::new(qmp, &self.record.label.guest, self.disks())
     }
 
     /// Mirrors a volume, and begins to send what changed, if that is to be the fill; or, with `theirs`, what differs.
@@ -626,6 +629,16 @@ impl Machine for QemuMachine {
     async fn check_hand_over(&self) -> Result<(), HostError> {
         let qmp = self.shared.qmp();
         self.shared.handover(&qmp).check().await
+    }
+
+    async fn withhold_disks(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.handover(&qmp).withhold().await
+    }
+
+    async fn return_disks(&self) -> Result<(), HostError> {
+        let qmp = self.shared.qmp();
+        self.shared.handover(&qmp).give_back().await
     }
 
     async fn hand_over(&self) -> Result<(), HostError> {

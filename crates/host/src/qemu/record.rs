@@ -24,6 +24,9 @@ pub(crate) struct MachineRecord {
     /// None: an earlier build wrote this.
     #[serde(default)]
     pub cpu: Option<CpuModel>,
+    /// Those that other hosts reach, too: they are never mirrored.
+    #[serde(default)]
+    pub shared: Vec<VolumeId>,
     /// None until the process has been started.
     pub process: Option<ProcessId>,
 }
@@ -34,6 +37,7 @@ impl MachineRecord {
             label: config.label.clone(),
             disks: config.disks.iter().map(|disk| disk.volume).collect(),
             cpu: Some(config.cpu),
+            shared: config.disks.iter().filter(|disk| disk.shared).map(|disk| disk.volume).collect(),
             process: None,
         }
     }

@@ -161,7 +161,7 @@ impl Bench {
             cpu: CpuModel::Tcg,
             machine_type: None,
             boot: BootFiles::Disk,
-            disks: vec![MachineDisk { volume: self.volume, path: self.path(disk) }],
+            disks: vec![MachineDisk { volume: self.volume, path: self.path(disk), shared: false }],
             seed: None,
             nics: Vec::new(),
         }

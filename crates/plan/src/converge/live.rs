@@ -16,6 +16,10 @@
 //! Up to the transaction everything can be taken back: `CancelSend`. After it, nothing that happens on the old owner
 //! may reach a disk (`host::Machine::hand_over`), and a guest that does not arrive is started anew on its new owner,
 //! from a replica that has everything. While nobody knows whether the transaction was made, the guest stands still.
+//!
+//! In storage that hosts share there is no replica that stops taking the old owner's writes. There `HandOver` takes
+//! the disks away from the machine *before* the transaction, so that a new owner may always start the guest anew; and
+//! gives them back if the transaction was not made.
 
 use jiff::SignedDuration;
 use model::{Assignment, ExitReason, Handover, HandoverKind, HostName, Liveness, PowerWish, Replica};
@@ -96,6 +100,9 @@ fn hindrance(s: &Situation, to: &HostName) -> Option<String> {
     let Some(Liveness::Live(boot_id)) = peer.map(|peer| peer.liveness) else {
         return Some(format!("{to} is lost"));
     };
+    if s.spec.is_shared() {
+        return None;
+    }
     let same = members(s).all(|set| set.contains(to, boot_id) && set.contains(&s.me, s.boot));
     let all = members(s).count() == s.spec.disks.len();
     (!same || !all).then(|| format!("the replica on {to} is not in sync"))
@@ -104,6 +111,10 @@ fn hindrance(s: &Situation, to: &HostName) -> Option<String> {
 /// What the owner does next to send its running guest; `None`: nothing now.
 pub(super) fn send(s: &Situation, machine: &MachineFacts) -> Option<Step> {
     let phase = machine.sending.as_ref().map(|sending| &sending.phase);
+    if machine.withheld && matches!(phase, None | Some(SendPhase::Memory | SendPhase::Failed(_))) {
+        // It runs again, and reaches no disk.
+        return Some(Step::CancelSend { gave_up: None });
+    }
     let Some(handover) = wanted(s, machine) else {
         return match phase {
             Some(SendPhase::Memory | SendPhase::AtSwitchover) => Some(Step::CancelSend { gave_up: None }),
@@ -147,7 +158,7 @@ fn handed_over(s: &Situation, to: &HostName) -> Assignment {
     Assignment {
         host: to.clone(),
         epoch: s.assignment.epoch.next(),
-        secondary: Some(s.me.clone()),
+        secondary: (!s.spec.is_shared()).then(|| s.me.clone()),
         why: format!("moved from {} while it ran", s.me),
         handover: None,
         handed_over_by: Some(Replica { host: s.me.clone(), boot_id: s.boot }),
@@ -171,6 +182,9 @@ pub(super) fn arrive(s: &Situation, machine: &MachineFacts) -> Step {
     }
     if s.authority != Authority::Session {
         return waits("the host's session is over".into());
+    }
+    if s.spec.is_shared() {
+        return Step::Arrive { mirror_to: None };
     }
     let other = members(s).flat_map(|set| &set.members).find(|replica| replica.host != s.me);
     let Some(other) = other else { return Step::Arrive { mirror_to: None } };

@@ -48,7 +48,7 @@ fn what_is_no_dump_is_refused_with_line_and_column() {
     let place = |text: &str| Dump::parse(text).unwrap_err().to_string();
     assert_eq!(place(""), "line 1, column 1: the file is empty");
     assert_eq!(place("{\"format\":\n  nonsense}"), "line 2, column 4: expected ident");
-    assert_eq!(place("[]"), "line 1, column 2: invalid length 0, expected struct Dump with 15 elements");
+    assert_eq!(place("[]"), "line 1, column 2: invalid length 0, expected struct Dump with 16 elements");
     let whole = serde_json::to_string_pretty(&good()).unwrap();
     let cut = &whole[..whole.len() / 2];
     assert!(place(cut).ends_with("; the file ends too early"), "{}", place(cut));

@@ -20,6 +20,9 @@
 //! write means that somebody else changed the owner, because a host was lost: then the move fails, and leaves
 //! the guest to what was decided.
 //!
+//! A guest in storage that hosts share has no replica to fill and none to drop: it is handed over to any host that
+//! reaches its pool, and that is all.
+//!
 //! Undoing takes a pending handover back, and puts the secondary back where it was, unless the new one is in
 //! sync by then. What heals a guest (`heal.rs`) is such a move of the secondary alone. A guest that has changed its host stays there, unless it does not start: then it is handed back
 //! to the host that it came from, if that one still holds every acknowledged write.
@@ -30,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, BootId, ClusterView, Duty, EventKind, GuestName, GuestPlace, GuestReport, GuestSpec,
     GuestState, HandoverKind, HostName, JobKind, JobReport, JobSpec, JobState, Liveness, MoveOptions, Moving,
-    Pool, PowerWish, ReplicaDrop, StepState, VolumeId, VolumeReport, VolumeState,
+    Pool, PoolName, PowerWish, ReplicaDrop, StepState, VolumeId, VolumeReport, VolumeState,
 };
 
 use super::guest::message;
@@ -137,6 +140,9 @@ impl<'a> Move<'a> {
                 "it does not run: its host ends the mirror only while it does, so start it first".into()
             );
         }
+        if spec.is_shared() && (self.to.secondary.is_some() || self.to.host == now.host) {
+            return Err("its disks are in storage that hosts share: it has no secondary to move".into());
+        }
         if spec.is_local() && !unmirrored && (self.to.secondary.is_some() || self.to.host == now.host) {
             return Err(format!("its disks are local: {} alone holds them", now.host));
         }
@@ -155,7 +161,14 @@ impl<'a> Move<'a> {
             let holds = now.secondary.as_ref() == Some(host);
             self.may_come(host, holds && host != &self.to.host)?;
         }
-        let steps = if unmirrored { vec![DROP] } else { steps(now, &self.to.host, target.as_ref()) };
+        let trouble = |pool: &&PoolName| self.view.pool_problem(&self.to.host, pool);
+        if let Some(why) = spec.named_pools().iter().find_map(trouble) {
+            return Err(format!("host {} cannot take it: {why}", self.to.host));
+        }
+        let steps = match unmirrored {
+            true => vec![DROP],
+            false => steps(now, &self.to.host, target.as_ref(), spec.is_shared()),
+        };
         let copies = steps.contains(&FILL_HOST) || steps.contains(&FILL_SECONDARY);
         if copies && (spec.power == PowerWish::Stopped || is_stopped(at)) {
             return Err(not_copied_while_stopped());
@@ -180,7 +193,7 @@ impl<'a> Move<'a> {
 
     /// Where the secondary shall be: where a copy is anyway, if nobody said.
     fn secondary(&self, spec: &GuestSpec, now: &Assignment) -> Option<HostName> {
-        if spec.is_local() {
+        if spec.is_local() || spec.is_shared() {
             return None;
         }
         let kept = if now.host == self.to.host { now.secondary.clone() } else { Some(now.host.clone()) };
@@ -310,6 +323,11 @@ impl<'a> Move<'a> {
                 set.is_some_and(|set| set.epoch == at.assignment.epoch && set.contains(host, boot))
             })
         })
+    }
+
+    /// Whether a host could go on with the guest, for all that is known of its disks.
+    fn could_take(&self, at: At<'_>, host: &HostName) -> bool {
+        if at.spec.is_shared() { self.view.is_live(host) } else { self.is_in_sync(at, host) }
     }
 
     /// The in-sync replica beside the owner's, by the records, if its host is live in that boot.
@@ -446,6 +464,7 @@ impl<'a> Move<'a> {
                     volume: disk.volume,
                     guest_id: at.spec.id,
                     why: format!("'{}' has its replicas elsewhere now", self.guest),
+                    pool_name: None,
                 })
             })
         });
@@ -538,7 +557,7 @@ impl<'a> Move<'a> {
         let home = moving.from.host.clone();
         let pending = now.handover.as_ref().filter(|handover| handover.job == self.job.id);
         if let Some(handover) = pending {
-            return if handover.to == home && now.host != home && self.is_in_sync(at, &home) {
+            return if handover.to == home && now.host != home && self.could_take(at, &home) {
                 Some(self.go_home(at, &home, moving))
             } else {
                 Some(vec![Effect::Reassign(Assignment { handover: None, ..now.clone() })])
@@ -578,7 +597,7 @@ impl<'a> Move<'a> {
         if self.is_about_to_let_go(at, moving) {
             return Some(vec![]);
         }
-        if moving.dropping || self.leavers(at, moving).is_empty() {
+        if moving.dropping || at.spec.is_shared() || self.leavers(at, moving).is_empty() {
             return None;
         }
         Some(self.order_drops(at, moving))
@@ -608,7 +627,8 @@ impl<'a> Move<'a> {
         let came = moving.returning && now.epoch == moving.epoch && now.host == self.to.host;
         // It may have started at last. While it is tried, the report says so for a moment.
         let runs = at.report.is_none_or(|report| report.state == GuestState::Running);
-        came && !runs && now.secondary.as_ref() == Some(home) && self.is_in_sync(at, home)
+        let kept = at.spec.is_shared() || now.secondary.as_ref() == Some(home);
+        came && !runs && kept && self.could_take(at, home)
     }
 
     fn go_home(&self, at: At<'_>, home: &HostName, moving: &mut Moving) -> Vec<Effect> {
@@ -626,9 +646,9 @@ impl<'a> Move<'a> {
 }
 
 /// The steps from where a guest is to where it shall be.
-fn steps(now: &Assignment, host: &HostName, secondary: Option<&HostName>) -> Vec<&'static str> {
+fn steps(now: &Assignment, host: &HostName, secondary: Option<&HostName>, shared: bool) -> Vec<&'static str> {
     let moves = &now.host != host;
-    let fills_host = moves && now.secondary.as_ref() != Some(host);
+    let fills_host = moves && !shared && now.secondary.as_ref() != Some(host);
     // After the guest has moved, its old host holds the secondary.
     let after = if moves { Some(&now.host) } else { now.secondary.as_ref() };
     let fills_secondary = secondary.is_some() && after != secondary;

@@ -205,6 +205,7 @@ impl Live {
             uplinks: BTreeMap::new(),
             incoming: vec![],
             compatibility: Default::default(),
+            pools: Default::default(),
         };
         if !words.lost {
             let session = Session {
@@ -335,7 +336,13 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
         vcpus: words.vcpus,
         memory: words.memory.parse().unwrap(),
         boot: BootFrom::Disk,
-        disks: vec![DiskSpec { volume, pool, size: words.disk.parse().unwrap(), image: None }],
+        disks: vec![DiskSpec {
+            volume,
+            pool,
+            size: words.disk.parse().unwrap(),
+            image: None,
+            pool_name: None,
+        }],
         nics: vec![],
         seed: Seed { user_data: Some("a password".into()), ssh_keys: vec![] },
         power: if words.stopped { PowerWish::Stopped } else { PowerWish::Running },

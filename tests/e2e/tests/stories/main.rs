@@ -8,6 +8,7 @@ mod migrating;
 mod moving;
 mod refusals;
 mod resync;
+mod sharing;
 mod story;
 mod survival;
 mod volumes;

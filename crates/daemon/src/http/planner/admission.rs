@@ -95,7 +95,7 @@ fn room_on_its_host(before: &Inventory, after: &Inventory, guest: &GuestSpec, as
     } else {
         return Ok(());
     };
-    let instead = if guest.is_mirrored() {
+    let instead = if guest.is_mirrored() || guest.is_shared() {
         format!("free some room there, or move it first with `kennel guest migrate {}`", guest.name)
     } else {
         "free some room there".to_owned()

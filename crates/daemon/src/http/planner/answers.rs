@@ -164,6 +164,7 @@ fn shape(sizes: &Sizes, hosts: usize, asked: &str) -> Answer<(Shape, Pool)> {
     let storage = match pool {
         Pool::Local => Storage::Local,
         Pool::Mirror => Storage::Mirrored,
+        Pool::Shared => Storage::Shared,
     };
     let memory = memory.0.saturating_add(GUEST_OVERHEAD.0);
     Ok((Shape { memory, disk: disk.0, vcpus, storage }, pool))

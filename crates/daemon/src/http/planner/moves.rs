@@ -43,8 +43,12 @@ pub fn destination(
     let now = layout.place(index).ok_or_else(|| {
         Refused::by_state(asked, "it has no host yet", format!("`kennel guest show {guest}` says why"))
     })?;
-    if snapshot.guest(index).storage == Storage::Local && secondary.is_some() {
-        let why = format!("its disks are local: {} alone holds them", inventory.host_name(now.host));
+    if snapshot.guest(index).storage != Storage::Mirrored && secondary.is_some() {
+        let why = if snapshot.guest(index).storage == Storage::Shared {
+            "its disks are in storage that hosts share, in one copy".to_owned()
+        } else {
+            format!("its disks are local: {} alone holds them", inventory.host_name(now.host))
+        };
         return Err(Refused::by_state(asked, why, "disks in the pool 'mirror' have a second copy"));
     }
     let here =
@@ -87,7 +91,7 @@ impl Choice<'_> {
             }
         };
         let mut reasons = Reasons::new();
-        if self.snapshot().guest(self.guest).storage == Storage::Local {
+        if self.snapshot().guest(self.guest).storage != Storage::Mirrored {
             let alone = targets.iter().map(|host| Place { host: *host, secondary: None });
             return self.best(alone, &mut reasons).ok_or(reasons);
         }

@@ -325,6 +325,7 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         uplinks: BTreeMap::new(),
         incoming: vec![],
         compatibility: Default::default(),
+        pools: Default::default(),
     };
     (host, session, report)
 }

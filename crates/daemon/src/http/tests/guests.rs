@@ -104,7 +104,7 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
     client.create_guest(&taken).await.unwrap();
 
     let new = || CreateGuest::new(guest("new"));
-    let disk = |size, pool| CreateDisk { size: Some(size), pool };
+    let disk = |size, pool: Option<Pool>| CreateDisk { size: Some(size), pool: pool.map(Into::into) };
     let image = Some("debian".parse().unwrap());
     let cases = [
         (CreateGuest { name: guest("first"), ..new() }, "a guest of that name exists"),
@@ -130,7 +130,14 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
                 disks: vec![disk(Bytes::gib(1), Some(Pool::Local)), disk(Bytes::gib(1), Some(Pool::Mirror))],
                 ..new()
             },
-            "some of its disks are local",
+            "its disks are in several pools",
+        ),
+        (
+            CreateGuest {
+                disks: vec![CreateDisk { size: None, pool: Some("nfs1".parse().unwrap()) }],
+                ..new()
+            },
+            "there is no pool 'nfs1'",
         ),
         (CreateGuest { user_data: Some("x".repeat(100_000)), ..new() }, "user-data"),
     ];

@@ -25,11 +25,11 @@ impl Move<'_> {
         if now.host == *to {
             return Seen::Done;
         }
-        if now.secondary.as_ref() != Some(to) {
+        if !at.spec.is_shared() && now.secondary.as_ref() != Some(to) {
             return Seen::Fails(format!("its secondary is not on {to} any more"));
         }
         let pending = now.handover.as_ref();
-        if !self.is_in_sync(at, to) {
+        if !self.could_take(at, to) {
             return if !self.view.is_live(to) {
                 Seen::Fails(format!("{to} was lost before the guest was handed over"))
             } else if pending.is_some() {
@@ -119,11 +119,12 @@ impl Move<'_> {
     ) -> Vec<Effect> {
         let from = &at.assignment.host;
         let old = Replica { host: from.clone(), boot_id: report.boot_id };
-        let clean = ended_cleanly(report) && self.is_in_sync(at, from);
+        let mirrored = !at.spec.is_shared();
+        let clean = mirrored && ended_cleanly(report) && self.is_in_sync(at, from);
         let next = Assignment {
             host: to.clone(),
             epoch: at.assignment.epoch.next(),
-            secondary: Some(from.clone()),
+            secondary: mirrored.then(|| from.clone()),
             why,
             handover: None,
             handed_over_by: clean.then_some(old),

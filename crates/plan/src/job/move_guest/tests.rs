@@ -185,6 +185,77 @@ fn a_host_that_is_lost_while_it_is_filled_leaves_the_guest_where_the_old_replica
     );
 }
 
+fn alone(host: &str) -> GuestPlace {
+    GuestPlace { host: fixture::host(host), secondary: None }
+}
+
+/// As [`check`], of a guest in storage that the hosts share.
+fn check_shared(how: MoveOptions, strikes: &[(u32, Fault, &str)]) -> World {
+    let played = std::panic::catch_unwind(|| {
+        let mut world = World::shared(alone("host2"), how);
+        for tick in 0..REST_AFTER {
+            for (_, fault, host) in strikes.iter().filter(|(at, ..)| *at == tick) {
+                world.strike(*fault, &fixture::host(host));
+            }
+            world.tick();
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check_end()));
+        if ended.is_err() {
+            panic!("{}", world.story.join("\n"));
+        }
+        world
+    });
+    played.unwrap_or_else(|_| panic!("moving {} went wrong with {strikes:?}", how.how()))
+}
+
+#[test]
+fn a_guest_in_shared_storage_is_handed_over_and_nothing_is_copied() {
+    for (how, starts) in WAYS.into_iter().zip([1, 0]) {
+        let world = check_shared(how, &[]);
+        assert_eq!(world.report().unwrap().state, JobState::Done, "{}", world.story.join("\n"));
+        let steps: Vec<&str> = world.report().unwrap().steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(steps, ["hand over", "start there"]);
+        let assignment = world.assignment();
+        assert_eq!((assignment.host.as_str(), &assignment.secondary), ("host2", &None));
+        assert_eq!(assignment.epoch.0, 2);
+        let told = |what: &str| world.story.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((told("Launch"), told("Attach")), (starts, 0), "{}", world.story.join("\n"));
+    }
+}
+
+#[test]
+fn whoever_dies_while_a_guest_in_shared_storage_moves_nothing_of_it_has_two_writers() {
+    for how in WAYS {
+        let length = {
+            let mut world = World::shared(alone("host2"), how);
+            while !world.is_over() && world.ticks() < REST_AFTER {
+                world.tick();
+            }
+            world.ticks()
+        };
+        for tick in 0..length + 3 {
+            for host in ["host1", "host2"] {
+                check_shared(how, &[(tick, Fault::PowerOff, host)]);
+                check_shared(how, &[(tick, Fault::DaemonDies, host)]);
+                check_shared(how, &[(tick, Fault::MachineDies, host)]);
+                check_shared(how, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::MachineDies, host)]);
+                for other in ["host1", "host2"] {
+                    check_shared(how, &[(tick, Fault::DaemonDies, host), (tick, Fault::MachineDies, other)]);
+                    check_shared(how, &[(tick, Fault::DaemonDies, host), (tick + 1, Fault::PowerOff, other)]);
+                }
+            }
+            check_shared(how, &[(tick, Fault::NoLeader, "host1")]);
+        }
+    }
+}
+
+#[test]
+fn a_guest_in_shared_storage_that_does_not_start_on_its_new_host_comes_back() {
+    let world = check_shared(MoveOptions::RESTART, &[(0, Fault::CannotStart, "host2")]);
+    assert_eq!(world.report().unwrap().state, JobState::Failed);
+    assert_eq!((world.assignment().host.as_str(), world.assignment().epoch.0), ("host1", 3));
+}
+
 fn job_to(to: GuestPlace, number: u128) -> JobSpec {
     JobSpec {
         id: model::JobId(uuid::Uuid::from_u128(number)),
@@ -384,8 +455,10 @@ fn recalled(percent: u64, back_for_s: i64, change: impl FnOnce(&mut ClusterView)
     let session = view.sessions.get_mut(&fixture::host("host2")).unwrap();
     session.started_at = now - SignedDuration::from_secs(back_for_s);
     let report = view.guest_reports.get_mut(&"a".parse().unwrap()).unwrap();
-    let fill = Some(model::FillProgress { done: percent, total: 100 });
-    report.volumes = vec![VolumeReport { volume: fixture::volume("a"), state: VolumeState::Syncing, fill }];
+    let (how, sent, why) = (None, None, String::new());
+    let fill = Some(model::FillProgress { done: percent, total: 100, how, why, sent, bytes_per_second: 0 });
+    let (volume, state) = (fixture::volume("a"), VolumeState::Syncing);
+    report.volumes = vec![VolumeReport { volume, state, fill, filled: None }];
     change(&mut view);
     let report = view.job_reports.get(&world.job.id);
     let (report, _) = advance(&view, &world.job, report, now).expect("it says how far it is");

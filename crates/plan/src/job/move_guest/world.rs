@@ -65,6 +65,8 @@ struct Qemu {
     /// A write that the local disk has, and that is acknowledged to nobody.
     in_flight: bool,
     shuts_down_in: Option<u32>,
+    /// Its disks were taken away from it.
+    withheld: bool,
 }
 
 /// What a keeper remembers, and loses with its daemon.
@@ -125,6 +127,7 @@ enum Act {
     TellWhere,
     Send(SocketAddr),
     CancelSend(Option<(JobId, String)>),
+    Withhold,
     Swap(Assignment),
     Void,
     Make,
@@ -149,6 +152,8 @@ pub struct World {
     pub view: ClusterView,
     pub job: JobSpec,
     sites: BTreeMap<HostName, Site>,
+    /// The one disk of a guest in storage that hosts share.
+    common: Option<Disk>,
     acknowledged: u64,
     leaderless: u32,
     tick: u32,
@@ -169,7 +174,7 @@ impl Qemu {
         let stands = |sending: &SendingTo| {
             matches!(sending.phase, SendPhase::AtSwitchover | SendPhase::Delivering | SendPhase::Delivered)
         };
-        self.stage == Stage::Running && !self.sending.as_ref().is_some_and(stands)
+        self.stage == Stage::Running && !self.withheld && !self.sending.as_ref().is_some_and(stands)
     }
 }
 
@@ -177,9 +182,19 @@ impl World {
     /// Guest `a` on host1, mirrored to host2, host3 empty; and the move. A guest that goes to no pair of hosts is on
     /// a local disk of host1 alone.
     pub fn new(to: model::GuestPlace, options: MoveOptions) -> World {
+        let pool = if to.secondary.is_none() { Pool::Local } else { Pool::Mirror };
+        Self::with(pool, to, options)
+    }
+
+    /// Guest `a` on host1, its disk in storage that the hosts share; and the move.
+    pub fn shared(to: model::GuestPlace, options: MoveOptions) -> World {
+        Self::with(Pool::Shared, to, options)
+    }
+
+    fn with(pool: Pool, to: model::GuestPlace, options: MoveOptions) -> World {
         let mut view = fixture::cluster(3);
-        let local = to.secondary.is_none();
-        let (pool, secondary) = if local { (Pool::Local, None) } else { (Pool::Mirror, Some("host2")) };
+        let local = pool != Pool::Mirror;
+        let secondary = if local { None } else { Some("host2") };
         fixture::put(&mut view, "a", pool, "host1", secondary);
         let kind = JobKind::MoveGuest { guest: guest(), to, options, heals: None };
         let job = JobSpec {
@@ -192,12 +207,13 @@ impl World {
         };
         view.jobs.insert(job.id, job.clone());
         let disk = Disk { whole: true, cached: 1, stable: 1 };
+        let shared = pool == Pool::Shared;
         let site = |name: &HostName| Site {
             dark: 0,
             lost_for: 0,
             daemon_out: 0,
             boot: 1,
-            disk: (name.as_str() == "host1" || !local && name.as_str() == "host2").then_some(disk),
+            disk: (!shared && name.as_str() == "host1" || !local && name.as_str() == "host2").then_some(disk),
             served: (!local && name.as_str() == "host2").then(|| (Epoch::FIRST, fixture::boot("host2", 1))),
             machine: None,
             waits: 0,
@@ -218,8 +234,10 @@ impl World {
             sending: None,
             in_flight: false,
             shuts_down_in: None,
+            withheld: false,
         });
-        World { view, job, sites, acknowledged: 1, leaderless: 0, tick: 0, story: vec![] }
+        let common = shared.then_some(disk);
+        World { view, job, sites, common, acknowledged: 1, leaderless: 0, tick: 0, story: vec![] }
     }
 
     /// Guest `a` on host1, which fell to one replica when host2 lost its power; host2 comes back after so many ticks.
@@ -249,6 +267,20 @@ impl World {
 
     fn note(&mut self, text: impl std::fmt::Display) {
         self.story.push(format!("{:3} {text}", self.tick));
+    }
+
+    fn is_shared(&self) -> bool {
+        self.common.is_some()
+    }
+
+    /// What a host writes to.
+    fn disk(&self, name: &HostName) -> Option<Disk> {
+        self.common.or(self.sites[name].disk)
+    }
+
+    fn disk_mut(&mut self, name: &HostName) -> Option<&mut Disk> {
+        let own = &mut self.sites.get_mut(name).unwrap().disk;
+        self.common.as_mut().or(own.as_mut())
     }
 
     pub fn spec(&self) -> &GuestSpec {
@@ -290,6 +322,10 @@ impl World {
             Fault::DaemonDies => {
                 site.daemon_out = DAEMON_TICKS;
                 site.keeper = Keeper::default();
+                // Who finds a machine without disks takes it for one that was handed over.
+                if let Some(machine) = site.machine.as_mut().filter(|machine| machine.withheld) {
+                    machine.stage = Stage::Left;
+                }
             }
             Fault::MachineDies => self.kill(host, ExitReason::Crashed),
             Fault::PowerOff => {
@@ -378,7 +414,9 @@ impl World {
         }
         let reachable =
             machine.mirror.as_ref().map(|m| (m.host.clone(), self.serves(&m.host, m.epoch, m.boot)));
-        let disk = self.sites.get_mut(name).unwrap().disk.as_mut().expect("a machine has a disk");
+        let stale = self.is_shared() && machine.epoch != self.assignment().epoch;
+        assert!(!stale, "{name} writes at epoch {} to what another host owns", machine.epoch);
+        let disk = self.disk_mut(name).expect("a machine has a disk");
         // The local disk has a write one tick before the target has it.
         if !machine.in_flight {
             if machine.shuts_down_in != Some(0) {
@@ -447,7 +485,11 @@ impl World {
         let now = self.now();
         let decision = decide(&self.view, now, now);
         for change in decision.changes {
-            let (Change::Assign { to } | Change::Promote { to, .. }) = change;
+            if let Change::Recover { from, .. } = &change {
+                let runs = self.sites[&from.host].machine.as_ref().is_some_and(Qemu::runs);
+                assert!(!runs, "{} still runs what {change:?} starts elsewhere", from.host);
+            }
+            let (Change::Assign { to } | Change::Promote { to, .. } | Change::Recover { to, .. }) = change;
             self.note(format!("decided: {} owns it at epoch {}", to.host, to.epoch));
             self.view.assignments.insert(guest(), to);
         }
@@ -490,17 +532,20 @@ impl World {
         assert_eq!(machines.len(), 1, "one machine runs");
         assert_eq!(machines[0].0, &assignment.host);
         let secondary = assignment.secondary.clone();
-        assert_eq!(secondary.is_some(), !self.spec().is_local());
+        assert_eq!(secondary.is_some(), self.spec().is_mirrored());
         let set = &self.view.in_sync[&volume()];
         for host in std::iter::once(&assignment.host).chain(&secondary) {
             let site = &self.sites[host];
             assert!(set.contains(host, fixture::boot(host.as_str(), site.boot)), "{host} is in sync");
-            let disk = site.disk.expect("a replica has a file");
+            let disk = self.disk(host).expect("a replica has a file");
             assert!(disk.whole && disk.cached >= self.acknowledged, "{host} has {disk:?}");
         }
         let pair = std::iter::once(&assignment.host).chain(&secondary);
         let mut expected: Vec<&str> = pair.map(HostName::as_str).collect();
         expected.sort_unstable();
+        if self.is_shared() {
+            expected.clear();
+        }
         assert_eq!(self.holders(), expected, "only these have a file");
         assert!(self.view.drops.is_empty(), "{:?}", self.view.drops);
     }

@@ -331,6 +331,7 @@ fn a_drained_host_is_empty_only_when_its_files_are_deleted() {
         volume,
         guest_id: fixture::guest("a", Pool::Mirror).id,
         why: "a test".into(),
+        pool_name: None,
     };
     story.view.drops.insert((host("host3"), volume), drop);
     story.check(&["running", "empty host3: running (1 replica is being deleted)"]);

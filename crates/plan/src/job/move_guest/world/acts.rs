@@ -40,7 +40,7 @@ impl World {
             }
             Act::Withdraw => self.site(name).served = None,
             Act::Flush => {
-                let disk = self.site(name).disk.as_mut().unwrap();
+                let disk = self.disk_mut(name).unwrap();
                 disk.stable = disk.cached;
             }
             Act::Ask => {
@@ -62,6 +62,7 @@ impl World {
             Act::TellWhere => self.site(name).keeper.told_where = true,
             Act::Send(to) => return self.send(name, to),
             Act::CancelSend(gave_up) => self.cancel_send(name, gave_up),
+            Act::Withhold => return self.withhold(name),
             Act::Swap(next) => return self.swap(name, next),
             Act::Void => return self.void(name),
             Act::Make => self.site(name).disk = Some(Disk { whole: false, cached: 0, stable: 0 }),
@@ -87,12 +88,13 @@ impl World {
         let twin = others.filter_map(|(_, site)| site.machine.as_ref()).any(Qemu::runs);
         assert!(!twin, "{name} lets a guest run that runs elsewhere");
         let acknowledged = self.acknowledged;
+        let disk = self.disk(name);
         let site = self.site(name);
         let Some(machine) = &mut site.machine else { return false };
         assert!(machine.stage != Stage::Incoming, "{name} lets a guest run that has not arrived");
         machine.stage = Stage::Running;
         let epoch = machine.epoch;
-        let disk = site.disk.expect("a machine has a disk");
+        let disk = disk.expect("a machine has a disk");
         assert!(disk.whole && disk.cached >= acknowledged, "{name} runs on {disk:?}");
         site.keeper.launched_at = Some(epoch);
         true
@@ -117,6 +119,7 @@ impl World {
         assert!(!twin, "{name} starts a second machine at epoch {epoch}");
         let acknowledged = self.acknowledged;
         let generation = self.spec().boot_generation;
+        let disk = self.disk(name);
         let site = self.site(name);
         if site.broken {
             // It never ran, so the run before it is still the last one.
@@ -125,7 +128,7 @@ impl World {
             return false;
         }
         site.keeper.exit_before = None;
-        let disk = site.disk.expect("a machine needs a disk");
+        let disk = disk.expect("a machine needs a disk");
         assert!(site.served.is_none(), "{name} starts on a replica that it serves");
         assert!(
             disk.whole && disk.cached >= acknowledged,
@@ -139,6 +142,7 @@ impl World {
             sending: None,
             in_flight: false,
             shuts_down_in: None,
+            withheld: false,
         };
         site.machine = Some(machine);
         true
@@ -198,6 +202,7 @@ impl World {
             sending: None,
             in_flight: false,
             shuts_down_in: None,
+            withheld: false,
         });
         true
     }
@@ -217,6 +222,7 @@ impl World {
         site.keeper.gave_up = gave_up;
         let Some(machine) = &mut site.machine else { return };
         assert!(machine.stage == Stage::Running, "a guest that was handed over cannot come back");
+        machine.withheld = false;
         let epoch = machine.epoch.next();
         let Some(sending) = machine.sending.take() else { return };
         if self.waits_at(&sending.host, epoch).is_some() {
@@ -230,15 +236,30 @@ impl World {
         let set = self.view.in_sync[&volume()].clone();
         let sessions = self.view.is_live(name) && self.view.is_live(&next.host);
         let same = old.epoch.next() == next.epoch && &old.host == name && old.handover.is_some();
-        if !sessions || !same || set.members.len() != 2 {
+        if !sessions || !same || !self.is_shared() && set.members.len() != 2 {
             return false;
         }
-        let (here, there) = (self.sites[name].disk.unwrap(), self.sites[&next.host].disk.unwrap());
+        let (here, there) = (self.disk(name).unwrap(), self.disk(&next.host).unwrap());
         // A host whose power has just gone may be given the guest; the other replica has everything, too.
         let dark = self.sites[&next.host].dark > 0;
         assert!(dark || there.whole && here.cached == there.cached, "{here:?} and {there:?} differ");
+        if self.is_shared() {
+            let owner = Replica {
+                host: next.host.clone(),
+                boot_id: fixture::boot(next.host.as_str(), self.sites[&next.host].boot),
+            };
+            self.view.in_sync.insert(volume(), InSync { epoch: next.epoch, members: [owner].into(), ..set });
+        }
         self.view.assignments.insert(guest(), next);
         true
+    }
+
+    /// Before the change of owner, of a disk that both hosts share.
+    fn withhold(&mut self, name: &HostName) -> bool {
+        let Some(machine) = &mut self.site(name).machine else { return false };
+        let still = machine.sending.as_ref().is_some_and(|sending| sending.phase == SendPhase::AtSwitchover);
+        machine.withheld = still;
+        still
     }
 
     fn void(&mut self, name: &HostName) -> bool {
@@ -257,7 +278,12 @@ impl World {
 /// What a step consists of, in order.
 pub(super) fn acts(step: &Step, s: &Situation) -> Vec<Act> {
     let own = Replica { host: s.me.clone(), boot_id: s.boot };
+    let shared = s.spec.is_shared();
     match step {
+        Step::TakeOver { .. } if shared => vec![Act::Record(vec![own])],
+        Step::HandOver { next } if shared => vec![Act::Withhold, Act::Swap(next.clone()), Act::Void],
+        Step::Deliver if shared => vec![Act::Void],
+        Step::Arrive { .. } if shared => vec![Act::Resume],
         Step::TakeOver { keep } => {
             let members = keep.iter().cloned().chain([own]).collect();
             vec![Act::Withdraw, Act::Flush, Act::Record(members)]

@@ -58,12 +58,11 @@ impl World {
         self.learn(name, &assignment, report.as_ref());
         let set = self.view.in_sync[&volume()].clone();
         let owns = &assignment.host == name;
-        let peer = assignment.secondary.clone().filter(|_| owns).map(|host| self.peer(name, &host));
-        let former = set
-            .members
-            .iter()
-            .map(|replica| replica.host.clone())
-            .find(|host| owns && host != name && Some(host) != assignment.secondary.as_ref());
+        let partner = spec.partner(&assignment).cloned();
+        let peer = partner.filter(|_| owns).map(|host| self.peer(name, &host));
+        let former = set.members.iter().map(|replica| replica.host.clone()).find(|host| {
+            owns && !spec.is_shared() && host != name && Some(host) != assignment.secondary.as_ref()
+        });
         let former = former.map(|host| self.peer(name, &host));
         let live = self.view.is_live(name);
         self.remember(name, &assignment);
@@ -90,8 +89,9 @@ impl World {
             ended_cleanly: report.as_ref().is_some_and(cleanly),
             in_sync: [(volume(), set)].into(),
             machine: site.machine.as_ref().map(|machine| facts(machine, site.keeper.target_boot, self)),
-            files: site.disk.iter().map(|_| volume()).collect(),
+            files: self.disk(name).iter().map(|_| volume()).collect(),
             short: Default::default(),
+            pool_trouble: None,
             served: site
                 .served
                 .iter()
@@ -256,5 +256,6 @@ fn facts(machine: &Qemu, target_boot: Option<BootId>, world: &World) -> MachineF
             downtime_limit_ms: 500,
             post_copy: false,
         }),
+        withheld: machine.withheld && machine.stage == Stage::Running,
     }
 }
