@@ -24,6 +24,7 @@ mod peer;
 mod planning;
 mod problem;
 mod rule;
+mod series;
 mod session;
 mod volume;
 mod watch;
@@ -51,6 +52,7 @@ pub use planning::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use rule::{CreateRule, ReplaceRule, RuleState, RuleView};
+pub use series::{SeriesQuery, SeriesView};
 pub use session::{AddUser, ConsoleTicket, SessionView, SetPassword, SignIn, UserView};
 pub use volume::{ReplicaRole, ReplicaView, VolumeView};
 pub use watch::{ListQuery, WatchEvent, Watched};
