@@ -13,7 +13,7 @@ CARGO := cargo
 E2E := --package e2e
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web torture-mirror bench \
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics torture-mirror bench \
 	bench-migration bench-planner
 
 help: ## Show this list
@@ -64,6 +64,11 @@ test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store memb
 test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
+
+test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
+	@scripts/setup-prometheus
+	$(CARGO) test --locked --package daemon metrics
+	$(CARGO) test --locked $(E2E) --test metrics -- --ignored
 
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
 	@MINUTES=$(or $(MINUTES),10) SCHEDULES=$(or $(SCHEDULES),50) $(if $(SEED),SEED=$(SEED)) target/debug/torture-mirror

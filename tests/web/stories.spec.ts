@@ -73,6 +73,21 @@ test("the guest's screen is seen and typed on", async ({ page, expected }) => {
   await shot(page, "screen");
 });
 
+test("what a guest used is drawn, and read with the arrow keys", async ({ page, expected }) => {
+  expected.push("nothing is expected");
+  await signIn(page, "host2");
+  await go(page, `guests/${GUEST}`);
+  const load = page.locator(".card", { has: page.getByRole("heading", { name: "Load" }) });
+  await expect(load.locator(".chart", { hasText: "CPU" }).locator(".line")).not.toHaveCount(0);
+  await load.locator(".charts").focus();
+  await page.keyboard.press("End");
+  await expect(load.locator(".moment")).toHaveCount(4);
+  await expect(load.locator(".chart-foot")).toContainText(String(new Date().getFullYear()));
+  await load.getByRole("button", { name: "day" }).click();
+  await expect(load.getByRole("button", { name: "day" })).toHaveAttribute("aria-pressed", "true");
+  await expect(load.locator(".chart-foot")).toHaveText("the last day");
+});
+
 test("a ticket opens one console, once", async ({ page, expected }) => {
   expected.push("WebSocket");
   await signIn(page, "host1");

@@ -25,6 +25,7 @@ mod planning;
 mod pool;
 mod problem;
 mod rule;
+mod series;
 mod session;
 mod volume;
 mod watch;
@@ -53,6 +54,7 @@ pub use planning::{
 pub use pool::{ConfirmedView, CreatePool, PoolHostView, PoolView};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{CreateRule, ReplaceRule, RuleState, RuleView};
+pub use series::{SeriesQuery, SeriesView};
 pub use session::{AddUser, ConsoleTicket, SessionView, SetPassword, SignIn, UserView};
 pub use volume::{
     ConvertVolume, GrowVolume, ReplaceSecondary, ReplicaRole, ReplicaView, ResyncVolume, VolumeView,

@@ -23,8 +23,8 @@ use crate::{
     CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest,
     GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer,
     JoinRequest, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest,
-    RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SessionView,
-    SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView,
+    SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -59,6 +59,7 @@ enum Body {
     Nothing,
     Json(Box<RefOr<Schema>>),
     Bytes,
+    Text,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -79,6 +80,17 @@ const TICKET: &[(&str, &str)] = &[
     ("scroll_back", "Begin with what the guest said last"),
 ];
 const SCREEN_TICKET: &[(&str, &str)] = &[TICKET[0]];
+const SERIES: &[(&str, &str)] = &[
+    ("from", "As in 2026-11-21T08:00:00Z; default: an hour before the end"),
+    ("to", "Default: now"),
+    ("step", "Seconds, a multiple of 10; default: the smallest that makes 360 steps or fewer"),
+];
+const OWN_SERIES: &[(&str, &str)] = &[
+    ("guest", "A guest's id; default: the host itself"),
+    ("from", "As in 2026-11-21T08:00:00Z; default: an hour before the end"),
+    ("to", "Default: now"),
+    ("step", "Seconds, a multiple of 10; default: the smallest that makes 360 steps or fewer"),
+];
 const FORCE: &[(&str, &str)] = &[("force", "Though the cluster could no longer survive what it promises to")];
 const SHAPE: &[(&str, &str)] = &[
     ("memory", "Of one guest, as in 4G; default 512M"),
@@ -172,6 +184,11 @@ impl Endpoint {
         self
     }
 
+    fn gives_text(mut self) -> Self {
+        self.answer = Body::Text;
+        self
+    }
+
     /// A list that can be watched.
     fn lists<T: ToSchema>(mut self) -> Self {
         let items = self.schema::<T>();
@@ -206,7 +223,27 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(image_endpoints());
     all.extend(planning_endpoints());
     all.extend(session_endpoints());
+    all.extend(measured_endpoints());
     all
+}
+
+fn measured_endpoints() -> Vec<Endpoint> {
+    let series = |path, summary| Endpoint {
+        query: SERIES,
+        ..Endpoint::get(path, "measured", summary).gives::<SeriesView>()
+    };
+    vec![
+        Endpoint::get("/metrics", "measured", "What this host measures and knows, as Prometheus text")
+            .gives_text(),
+        series("/v1/hosts/{name}/series", "What a host used over time: a day in 10 s, a month in 5 min"),
+        series("/v1/guests/{name}/series", "What a guest used over time, on whichever hosts it was"),
+        Endpoint {
+            query: OWN_SERIES,
+            ..Endpoint::get("/v1/internal/series", "measured", "What this host measured over time")
+                .access(Access::Host)
+                .gives::<SeriesView>()
+        },
+    ]
 }
 
 fn session_endpoints() -> Vec<Endpoint> {
@@ -529,7 +566,7 @@ fn operation_id(endpoint: &Endpoint) -> String {
 fn parameter(name: &str, meaning: Option<&str>, place: ParameterIn) -> Parameter {
     let kind = match name {
         "watch" | "force" | "scroll_back" => Type::Boolean,
-        "limit" | "vcpus" | "cores" => Type::Integer,
+        "limit" | "vcpus" | "cores" | "step" => Type::Integer,
         _ => Type::String,
     };
     let required = if place == ParameterIn::Path { Required::True } else { Required::False };
@@ -547,5 +584,6 @@ fn content(body: &Body) -> Option<(&'static str, Content)> {
         Body::Nothing => None,
         Body::Json(schema) => Some(("application/json", Content::new(Some((**schema).clone())))),
         Body::Bytes => Some(("application/octet-stream", Content::new(None::<RefOr<Schema>>))),
+        Body::Text => Some(("text/plain", Content::new(None::<RefOr<Schema>>))),
     }
 }

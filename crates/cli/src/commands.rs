@@ -21,10 +21,13 @@ mod plan_proposal;
 mod plan_reboot;
 mod pool;
 mod rule;
+mod top;
 mod user;
 mod volume;
 mod what_if;
 
+#[cfg(test)]
+pub use host::tests::example as host_example;
 #[cfg(test)]
 pub use job::tests::example as job_example;
 
@@ -80,6 +83,8 @@ pub enum Command {
     Job(job::Command),
     /// What happened, and what happens
     Events(event::Arguments),
+    /// The cluster at a glance, kept up to date: load, guests by what they use, problems, jobs
+    Top(top::Arguments),
     /// A script that completes kennel's commands in your shell
     #[command(after_help = "Example:
   kennel completions bash > /etc/bash_completion.d/kennel")]
@@ -111,6 +116,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Plan(command) => plan::run(context, command).await,
         Command::Job(command) => job::run(context, command).await,
         Command::Events(arguments) => event::run(context, arguments).await,
+        Command::Top(arguments) => top::run(context, arguments).await,
         // Both are done before there is a runtime.
         Command::Completions { .. } | Command::Lab(_) => Ok(()),
     }

@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod terminal;
 mod times;
+mod top;
 mod usage;
 
 use std::process::ExitCode;
@@ -82,7 +83,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::WhatIf(_)
         | Command::Plan(_)
         | Command::Job(_)
-        | Command::Events(_)) => ask(cli.global, command),
+        | Command::Events(_)
+        | Command::Top(_)) => ask(cli.global, command),
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`ended_by_signal`].
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::termios::{self, SetArg, Termios};
@@ -15,6 +16,9 @@ use crate::output::note;
 
 /// What the terminal was like before it was made raw.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether another screen is shown than the one that scrolls.
+static SCREEN_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// While it lives, the terminal passes every key on as it is typed.
 #[derive(Debug)]
@@ -46,8 +50,23 @@ impl Drop for Raw {
     }
 }
 
+/// Takes the whole screen, without a cursor; [`restore`] gives it back as it was.
+pub fn enter_screen() {
+    SCREEN_TAKEN.store(true, Ordering::Relaxed);
+    put("\x1b[?1049h\x1b[?25l");
+}
+
+fn put(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // The terminal may be gone already, as after a hang-up.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
 /// Puts the terminal back as it was; nothing when it was not changed.
 pub fn restore() {
+    if SCREEN_TAKEN.swap(false, Ordering::Relaxed) {
+        put("\x1b[?25h\x1b[?1049l");
+    }
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before {
         // The terminal may be gone already, as after a hang-up.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use host::series::Series;
 use host::usage::{GuestProcess, Meter, Reading, Sample};
 use jiff::Timestamp;
 use model::{GuestId, GuestName, GuestUsage, Host, HostName, HostUsage, Settings};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::peer::PeerClient;
+use crate::recorder::Recorder;
 use crate::state::State;
 
 /// Between two samples, unless the window of the averages is so short that it would see too few.
@@ -43,6 +45,9 @@ pub struct Usages {
     state: State,
     peers: PeerClient,
     own: Arc<Mutex<Option<HostUsage>>>,
+    /// The counters as they were last read.
+    reading: Arc<Mutex<Option<Reading>>>,
+    recorder: Recorder,
     /// What all hosts answered last, and when they were asked. Held while they are asked, so that whoever comes
     /// meanwhile gets the same answer.
     answers: Arc<tokio::sync::Mutex<Option<Answers>>>,
@@ -51,12 +56,31 @@ pub struct Usages {
 impl Usages {
     /// Asks others; [`Usages::measure`] measures this host.
     pub fn new(me: HostName, state: State, peers: PeerClient) -> Usages {
-        Usages { me, state, peers, own: Arc::default(), answers: Arc::default() }
+        let recorder = Recorder::default();
+        Usages {
+            me,
+            state,
+            peers,
+            own: Arc::default(),
+            reading: Arc::default(),
+            recorder,
+            answers: Arc::default(),
+        }
     }
 
     /// What this host measured last. `None` in its first seconds.
     pub fn own(&self) -> Option<HostUsage> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The counters of this host and its guests, as they were some seconds ago. `None` in its first seconds.
+    pub fn reading(&self) -> Option<Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What this host measured over time. `None` when it cannot be kept; the log says why.
+    pub fn series(&self) -> Option<Arc<Series>> {
+        self.recorder.series()
     }
 
     /// What each live host measured, as old as [`GOOD_FOR`] at most. Hosts that do not answer are missing.
@@ -106,6 +130,7 @@ impl Usages {
             Ok(meter) => meter,
             Err(error) => return tracing::error!(%error, "this host cannot measure what it uses"),
         };
+        self.recorder.open(&config.state_dir).await;
         let mut averages = Averages::default();
         loop {
             let window = self.window();
@@ -113,7 +138,12 @@ impl Usages {
             let meter_here = meter.clone();
             let read = tokio::task::spawn_blocking(move || meter_here.read(&processes)).await;
             match read {
-                Ok(Ok(reading)) => averages.take(reading, window),
+                Ok(Ok(reading)) => {
+                    *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading.clone());
+                    if let Some(sample) = averages.take(reading, window) {
+                        self.recorder.take(&sample, &self.state).await;
+                    }
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "what this host uses is not known"),
                 Err(error) => tracing::warn!(%error, "a look at what this host uses broke off"),
             }
@@ -150,11 +180,14 @@ struct Averages {
 }
 
 impl Averages {
-    fn take(&mut self, reading: Reading, window: Duration) {
-        if let Some(last) = &self.last {
-            self.take_sample(reading.since(last), window);
-        }
+    /// Answers what was used since the reading before, if there was one.
+    fn take(&mut self, reading: Reading, window: Duration) -> Option<Sample> {
+        let sample = self.last.as_ref().map(|last| reading.since(last));
         self.last = Some(reading);
+        if let Some(sample) = &sample {
+            self.take_sample(sample.clone(), window);
+        }
+        sample
     }
 
     fn take_sample(&mut self, sample: Sample, window: Duration) {

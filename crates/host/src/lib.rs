@@ -13,6 +13,7 @@ mod program;
 pub mod qemu;
 pub mod replica;
 pub mod seed;
+pub mod series;
 pub mod usage;
 pub mod volume;
 

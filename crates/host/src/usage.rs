@@ -39,14 +39,18 @@ pub struct GuestProcess {
     pub pid: u32,
 }
 
-/// What was used since some moment, and the memory that is in use now.
+/// What was used since some moment (the boot of a host, the start of a guest's process), and the memory that is in
+/// use now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Counters {
+pub struct Counters {
     /// Seconds of one core.
-    cpu_s: f64,
-    memory: u64,
-    disk: u64,
-    network: u64,
+    pub cpu_s: f64,
+    /// Bytes.
+    pub memory: u64,
+    /// Bytes that were read and written.
+    pub disk: u64,
+    /// Bytes that came in and went out.
+    pub network: u64,
 }
 
 /// Everything that was read at one moment.
@@ -180,6 +184,22 @@ impl Meter {
 }
 
 impl Reading {
+    /// Of the whole host, its guests included.
+    pub fn total(&self) -> Counters {
+        self.total
+    }
+
+    /// Of a guest that runs here, since its process was started.
+    pub fn of(&self, guest: GuestId) -> Option<Counters> {
+        self.guests.get(&guest).map(|(_, counters)| *counters)
+    }
+
+    /// One with these numbers, for tests of those who read it.
+    pub fn of_counters(total: Counters, guests: impl IntoIterator<Item = (GuestId, Counters)>) -> Reading {
+        let guests = guests.into_iter().map(|(guest, counters)| (guest, (0, counters)));
+        Reading { at: Instant::now(), total, guests: guests.collect() }
+    }
+
     /// What was used since an earlier reading.
     pub fn since(&self, earlier: &Reading) -> Sample {
         let span = self.at.saturating_duration_since(earlier.at);

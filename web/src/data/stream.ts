@@ -3,7 +3,6 @@
 
 import { batch } from "@preact/signals";
 import { get, Refused } from "./api";
-import { record } from "./history";
 import { apply, link, type Message, session } from "./store";
 import type { SessionView } from "./types";
 
@@ -67,7 +66,6 @@ function take(isSnapshot: boolean): (event: MessageEvent<string>) => void {
     const message = JSON.parse(event.data) as Message;
     batch(() => {
       apply(message, isSnapshot);
-      if (message.items.usage) record(Object.values(message.items.usage), isSnapshot);
       if (link.value.state !== "live") link.value = { state: "live" };
     });
   };

@@ -171,6 +171,18 @@ export interface Usage {
   network: number;
 }
 
+/** One entry for each step; null: nothing was measured. */
+export interface SeriesView {
+  from: string;
+  step_s: number;
+  cpu: (number | null)[];
+  memory: (number | null)[];
+  disk: (number | null)[];
+  network: (number | null)[];
+  /** Hosts that did not answer. */
+  silent: string[];
+}
+
 export interface HostUsage {
   host: string;
   at: string;

@@ -7,7 +7,7 @@ import { events, isLive, jobs, store } from "../data/store";
 import type { GuestView as Guest, Problem, VolumeView, WhyView } from "../data/types";
 import { capital, cores, percent, size } from "../data/words";
 import { Ago, Bar, Button, Card, Empty, Facts, Head, HostLink, State, Tags } from "../parts/basic";
-import { Chart } from "../parts/chart";
+import { Load } from "../parts/chart";
 import { Refusal } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { EventList } from "./events";
@@ -230,16 +230,16 @@ function About({ guest }: { guest: Guest }) {
 }
 
 function Charts({ guest }: { guest: Guest }) {
-  const key = `guest/${guest.name}`;
   return (
-    <Card title="Load" more={<span class="faint">since this page was opened</span>}>
-      <div class="charts">
-        <Chart of={key} what="cpu" title="CPU" say={cores} top={guest.spec.vcpus} />
-        <Chart of={key} what="memory" title="Memory" say={size} top={guest.spec.memory} />
-        <Chart of={key} what="disk" title="Disk" say={(value) => `${size(value)}/s`} />
-        <Chart of={key} what="network" title="Network" say={(value) => `${size(value)}/s`} />
-      </div>
-    </Card>
+    <Load
+      of={`guests/${guest.name}`}
+      lines={[
+        { what: "cpu", title: "CPU", say: cores, top: guest.spec.vcpus },
+        { what: "memory", title: "Memory", say: size, top: guest.spec.memory },
+        { what: "disk", title: "Disk", say: (value) => `${size(value)}/s` },
+        { what: "network", title: "Network", say: (value) => `${size(value)}/s` },
+      ]}
+    />
   );
 }
 

@@ -6,7 +6,7 @@ import { events, isLive, store } from "../data/store";
 import type { Duty, GuestView, HostView as Host, LossView } from "../data/types";
 import { cores, count, size } from "../data/words";
 import { Ago, Button, Card, Empty, Facts, GuestLink, Head, State, Tags } from "../parts/basic";
-import { Chart } from "../parts/chart";
+import { Load } from "../parts/chart";
 import { Confirm } from "../parts/dialog";
 import { EventList } from "./events";
 
@@ -59,7 +59,7 @@ export function HostView({ name }: { name: string }) {
           </Card>
         </div>
         <div>
-          <Load host={host} />
+          <Charts host={host} />
           <About host={host} />
           <IfLost name={name} guests={owned.length + copies.length} />
         </div>
@@ -166,17 +166,17 @@ function Guests({ title, guests, nothing }: { title: string; guests: GuestView[]
   );
 }
 
-function Load({ host }: { host: Host }) {
-  const key = `host/${host.name}`;
+function Charts({ host }: { host: Host }) {
   return (
-    <Card title="Load" more={<span class="faint">since this page was opened</span>}>
-      <div class="charts">
-        <Chart of={key} what="cpu" title="CPU" say={cores} top={host.report?.cpus} />
-        <Chart of={key} what="memory" title="Memory" say={size} top={host.report?.memory} />
-        <Chart of={key} what="disk" title="Disk" say={(value) => `${size(value)}/s`} />
-        <Chart of={key} what="network" title="Network" say={(value) => `${size(value)}/s`} />
-      </div>
-    </Card>
+    <Load
+      of={`hosts/${host.name}`}
+      lines={[
+        { what: "cpu", title: "CPU", say: cores, top: host.report?.cpus },
+        { what: "memory", title: "Memory", say: size, top: host.report?.memory },
+        { what: "disk", title: "Disk", say: (value) => `${size(value)}/s` },
+        { what: "network", title: "Network", say: (value) => `${size(value)}/s` },
+      ]}
+    />
   );
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod local;
 mod peer;
 mod planning;
+mod series;
 mod tls;
 mod upload;
 mod users;

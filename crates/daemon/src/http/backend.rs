@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
+use host::series::Series;
+use host::usage::Reading;
 use host::{HostError, Machine};
-use model::{GuestId, HostName, HostUsage, NamedPool};
+use model::{GuestId, HostName, HostUsage, NamedPool, VolumeId};
 
 use crate::peer::PeerClient;
 use crate::state::State;
@@ -40,6 +43,18 @@ pub trait Backend: Send + Sync + Debug + 'static {
     }
     /// What each live host measured. Those that do not answer within a second are missing.
     async fn usages(&self) -> BTreeMap<HostName, HostUsage> {
+        BTreeMap::new()
+    }
+    /// The counters of this host and its guests. `None`: nothing yet.
+    fn reading(&self) -> Option<Reading> {
+        None
+    }
+    /// What this host measured over time. `None`: it keeps nothing.
+    fn series(&self) -> Option<Arc<Series>> {
+        None
+    }
+    /// For how long each volume of this host's guests has held writes, since this daemon started.
+    fn held(&self) -> BTreeMap<VolumeId, Duration> {
         BTreeMap::new()
     }
     /// How the members of the state store are.

@@ -27,6 +27,8 @@ mod images;
 mod inside;
 mod lists;
 mod local;
+mod measured;
+mod metrics;
 mod migrate;
 mod networks;
 mod page;
@@ -94,6 +96,7 @@ pub fn router(backend: Shared) -> Router {
         .route("/v1/internal/promise", post(inside::promise))
         .route("/v1/internal/replica-hashes", post(inside::replica_hashes))
         .route("/v1/internal/usage", get(usage::of_this_host))
+        .route("/v1/internal/series", get(measured::of_this_host))
         .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_host));
     open.merge(operator)
         .merge(hosts)
@@ -122,6 +125,9 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/usage", get(planner::all_usages))
         .route("/v1/hosts/{name}/duty", post(hosts::duty))
         .route("/v1/hosts/{name}/usage", get(usage::of_host))
+        .route("/v1/hosts/{name}/series", get(measured::of_host))
+        .route("/v1/guests/{name}/series", get(measured::of_guest))
+        .route("/metrics", get(metrics::of_this_host))
         .route("/v1/rules", get(rules::list).post(rules::create))
         .route("/v1/rules/{name}", get(rules::show).put(rules::replace).delete(rules::delete))
         .route("/v1/guests", get(lists::guests).post(create::create))

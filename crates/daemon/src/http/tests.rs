@@ -4,6 +4,7 @@ mod access;
 mod fixture;
 mod guests;
 mod machines;
+mod measured;
 mod page;
 mod planner;
 mod planning;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use api::{HashRequest, PromiseRequest, StoreMemberView};
@@ -12,9 +13,11 @@ use host::image::store::ImageFiles;
 use host::network::Networks;
 use host::qemu::RunAs;
 use host::replica::{ReplicaConfig, StorageDaemon};
+use host::series::Series;
+use host::usage::Reading;
 use host::volume::Volumes;
 use host::{HostError, Machine};
-use model::{GuestId, HostName, HostUsage, NamedPool};
+use model::{GuestId, HostName, HostUsage, NamedPool, VolumeId};
 use plan::limits::PROMISE;
 use store::Store;
 use store::etcd::EtcdStore;
@@ -26,6 +29,7 @@ use crate::agent::{Agent, Parts, Pools};
 use crate::builds::Builds;
 use crate::config::{Config, Identity, store_client_url};
 use crate::events::Events;
+use crate::held::Held;
 use crate::http::Backend;
 use crate::images::Images;
 use crate::leader::{Balancer, Leader};
@@ -42,6 +46,7 @@ pub struct Member {
     pub agent: Arc<Agent>,
     pub peers: PeerClient,
     pub usages: Usages,
+    held: Held,
     etcd: Arc<EtcdStore>,
     /// Dropping it would end the supervision of this host's etcd.
     store_member: Option<StoreMember>,
@@ -77,7 +82,9 @@ pub async fn start_with(
     let agent = Agent::new(parts(node, &state, &events, &session, &images, &peers, &accelerator)?);
     let usages = Usages::new(config.name.clone(), state.clone(), peers.clone());
     let identity = Mutex::new(identity);
-    let member = Member { identity, agent: agent.clone(), peers, usages: usages.clone(), etcd, store_member };
+    let held = Held::follow(state.clone(), config.name.clone());
+    let member =
+        Member { identity, agent: agent.clone(), peers, usages: usages.clone(), held, etcd, store_member };
     let member = Arc::new(member);
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
     tokio::spawn(agent.pools.clone().keep());
@@ -223,6 +230,18 @@ impl Backend for Member {
 
     async fn usages(&self) -> BTreeMap<HostName, HostUsage> {
         self.usages.fresh().await
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        self.usages.reading()
+    }
+
+    fn series(&self) -> Option<Arc<Series>> {
+        self.usages.series()
+    }
+
+    fn held(&self) -> BTreeMap<VolumeId, Duration> {
+        self.held.totals()
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {

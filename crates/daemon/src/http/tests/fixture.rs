@@ -10,6 +10,7 @@ use api::{Client, ClientConfig, ClientError, HashRequest, Problem, PromiseReques
 use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
+use host::series::Series;
 use host::{HostError, Machine};
 use jiff::Timestamp;
 use model::{
@@ -37,6 +38,7 @@ pub struct TestBackend {
     pub machines: Mutex<BTreeMap<GuestId, Arc<dyn Machine>>>,
     /// What it measured.
     pub usage: Mutex<Option<HostUsage>>,
+    pub series: Arc<Series>,
 }
 
 #[async_trait]
@@ -74,6 +76,10 @@ impl Backend for TestBackend {
 
     fn own_usage(&self) -> Option<HostUsage> {
         self.usage.lock().unwrap().clone()
+    }
+
+    fn series(&self) -> Option<Arc<Series>> {
+        Some(self.series.clone())
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {
@@ -174,6 +180,7 @@ impl TestCluster {
             peers: PeerClient::new("test".to_owned(), identity.client_config().unwrap()),
             machines: Mutex::default(),
             usage: Mutex::default(),
+            series: Arc::new(Series::open(&self.folder.path().join(name.as_str())).unwrap()),
         });
         let listener = bind(SocketAddr::new(address, api::PORT)).unwrap();
         let tls = Arc::new(identity.server_config().unwrap());
