@@ -21,9 +21,10 @@ use crate::{
     AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
     ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConsoleTicket, ConvertVolume, CreateGuest,
     CreateNetwork, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest, GrowVolume, GuestView,
-    HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView,
-    Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary,
-    ResyncVolume, RuleView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LossView,
+    MigrateGuest, NetworkView, Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage,
+    ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SessionView, SetPassword, SignIn, StagedFile,
+    UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -272,6 +273,10 @@ fn cluster_endpoints() -> Vec<Endpoint> {
             .access(Access::Host)
             .takes::<PromiseRequest>()
             .gives::<PromiseAnswer>(),
+        Endpoint::post("/v1/internal/replica-hashes", "hosts", "Hashes of a replica that this host serves")
+            .access(Access::Host)
+            .takes::<HashRequest>()
+            .gives::<HashAnswer>(),
     ]
 }
 

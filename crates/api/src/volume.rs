@@ -4,8 +4,8 @@ use std::fmt;
 
 use jiff::Timestamp;
 use model::{
-    Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, GuestName, GuestSpec, HostName, ImageName,
-    Pool, VolumeId, VolumePhase,
+    Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, Filled, GuestName, GuestSpec, HostName,
+    ImageName, Pool, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +35,9 @@ pub struct VolumeView {
     /// Why it has no other secondary yet, if it is degraded; a phrase without a full stop. Told of one volume only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healing: Option<String>,
+    /// How the secondary came to be in sync last, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<Filled>,
     /// The primary first, then the secondary; last one that is about to be replaced, while it is counted on. Empty
     /// until a host has been chosen.
     pub replicas: Vec<ReplicaView>,
@@ -123,6 +126,7 @@ impl VolumeView {
         let assignment = view.assignments.get(&guest.name).filter(|a| a.guest_id == guest.id);
         let report = view.guest_reports.get(&guest.name).filter(|r| r.guest_id == guest.id);
         let in_sync = view.in_sync.get(&disk.volume);
+        let told = report.and_then(|report| report.volumes.iter().find(|told| told.volume == disk.volume));
         Self {
             id: disk.volume,
             guest: guest.name.clone(),
@@ -132,11 +136,10 @@ impl VolumeView {
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
             epoch: in_sync.map(|set| set.epoch),
-            fill: report
-                .and_then(|report| report.volumes.iter().find(|volume| volume.volume == disk.volume))
-                .and_then(|volume| volume.fill),
             degraded_since: in_sync.filter(|_| disk.pool == Pool::Mirror).and_then(|set| set.alone_since),
             healing: None,
+            fill: told.and_then(|volume| volume.fill.clone()),
+            filled: told.and_then(|volume| volume.filled.clone()),
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }
     }

@@ -4,6 +4,7 @@
 //! them decides anything: who may run a guest is settled before they are called.
 
 pub mod accelerator;
+pub mod compare;
 pub mod facts;
 pub mod image;
 pub mod network;
@@ -16,14 +17,17 @@ pub mod volume;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, HostName, MacAddress, VolumeId};
+use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, MacAddress, ReplicaFile, VolumeId};
 use tokio::sync::broadcast;
 
 pub use model::CpuModel;
+
+use compare::{Hashes, PieceHash};
 
 /// An operation on this host that failed. The message is a sentence for a person.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -175,8 +179,8 @@ pub enum MirrorState {
 /// What is recorded of the writes that a secondary may lack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracked {
-    /// The host whose replica it is about.
-    pub secondary: HostName,
+    /// The replica that it is about.
+    pub replica: ReplicaFile,
     /// At most so many bytes differ.
     pub changed: u64,
 }
@@ -285,7 +289,23 @@ pub trait Machine: Send + Sync + Debug {
         export: &ExportName,
         fill: Fill,
     ) -> Result<(), HostError>;
+    /// As [`Self::attach_mirror`]. Copies at first what differs by the hashes of both replicas; `theirs` tells those
+    /// of the target's, which may hold anything.
+    async fn attach_compared(
+        &self,
+        _volume: VolumeId,
+        _target: SocketAddr,
+        _export: &ExportName,
+        _theirs: Arc<dyn Hashes>,
+    ) -> Result<(), HostError> {
+        Err(not_for_this("compare its replicas"))
+    }
     async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError>;
+    /// How many bytes of the replica have been sent to fill it, by this daemon and since the mirror was attached;
+    /// also when that is done. None: QEMU copies it, or nothing was to be copied.
+    fn sent(&self, _volume: VolumeId) -> Option<u64> {
+        None
+    }
     /// Why a replica may lack writes that the guest was told are safe: the secondary answered one with an error,
     /// or what QEMU said of the mirror was missed. To be asked of a machine that has ended, whose mirror cannot be
     /// looked at any more: a guest that shuts down right after such an error has not left two equal replicas.
@@ -306,10 +326,10 @@ pub trait Machine: Send + Sync + Debug {
         Err(not_for_this("see a disk grow"))
     }
 
-    /// Records from now on what the replica on `secondary` may lack, be it because it was never sent or
-    /// because that host's power failed before it was on its disk. That is only possible when the replica has
-    /// everything: its mirror is ready, or the guest has not run here yet. For [`Fill::Changed`].
-    async fn track(&self, _volume: VolumeId, _secondary: &HostName) -> Result<(), HostError> {
+    /// Records from now on what this replica may lack, be it because it was never sent or because its host's power
+    /// failed before it was on its disk. That is only possible when the replica has everything: its mirror is ready,
+    /// or the guest has not run here yet. For [`Fill::Changed`].
+    async fn track(&self, _volume: VolumeId, _replica: &ReplicaFile) -> Result<(), HostError> {
         Err(not_for_this("record what changes"))
     }
     /// What is recorded and can be trusted.
@@ -414,6 +434,14 @@ pub trait ReplicaServer: Send + Sync + Debug {
     async fn exports(&self) -> Result<Vec<(VolumeId, ExportName)>, HostError>;
     /// Serves a raw file for reading and writing; an older export of the same volume ends first.
     async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError>;
+    /// The hashes of the pieces of a range of what is served under that name; see [`compare`]. Refused when nothing
+    /// is.
+    async fn hashes(
+        &self,
+        volume: VolumeId,
+        export: &ExportName,
+        range: Range<u64>,
+    ) -> Result<Vec<PieceHash>, HostError>;
     /// Flushes a served file, so that a withdrawal soon after it has little left to flush. Nothing to flush is
     /// no error.
     async fn flush(&self, volume: VolumeId) -> Result<(), HostError>;

@@ -138,7 +138,7 @@ async fn a_guest_moves_to_its_secondary_without_a_gap() {
     let withdrawn = stood.elapsed();
     wait_for_state(target, RunState::Arrived).await;
     let arrived = stood.elapsed();
-    target.track(bench.volume, &"host1".parse().unwrap()).await.unwrap();
+    target.track(bench.volume, &bench.replica_file("host1", "primary.raw")).await.unwrap();
     target.resume().await.unwrap();
     println!(
         "handed over {handed_over:?}, withdrawn {withdrawn:?}, arrived {arrived:?}, resumed {:?}",

@@ -14,7 +14,7 @@ use host::{
     Fill, HostError, Hypervisor, Machine, MigrationPhase, MigrationSettings, MirrorState, ReplicaServer,
     RunState,
 };
-use model::HostName;
+use model::ReplicaFile;
 
 const SERVER: &str = "qemu-storage-daemon";
 
@@ -24,20 +24,16 @@ const UNTOUCHED: u64 = 6 << 20;
 /// What one bit of a record stands for.
 const CLUSTER: u64 = 64 << 10;
 
-fn secondary() -> HostName {
-    "host2".parse().unwrap()
-}
-
 /// A guest in sync with its secondary, whose changes are recorded.
 async fn tracked_guest(bench: &Bench, replicas: &StorageDaemon) -> Arc<dyn Machine> {
     replicas.serve(bench.volume, &bench.export(1), bench.path("secondary.raw")).await.unwrap();
     let machine = bench.writing_guest().await;
-    let early = machine.track(bench.volume, &secondary()).await.unwrap_err();
+    let early = machine.track(bench.volume, &bench.replica_file("host2", "secondary.raw")).await.unwrap_err();
     assert!(matches!(early, HostError::Conflict(_)), "there is no secondary yet: {early}");
     assert_eq!(machine.tracked(bench.volume).await.unwrap(), None);
     attach(bench, &machine, 1, Fill::Everything).await.unwrap();
     wait_until_ready(&machine, bench.volume).await;
-    machine.track(bench.volume, &secondary()).await.unwrap();
+    machine.track(bench.volume, &bench.replica_file("host2", "secondary.raw")).await.unwrap();
     machine
 }
 
@@ -120,9 +116,22 @@ async fn a_record_is_renewed_while_in_sync() {
     println!("the record held {before} bytes, and {after} when it was renewed");
     assert!(after < before);
     // Saying it again changes nothing; another host's replica is another matter.
-    machine.track(bench.volume, &secondary()).await.unwrap();
-    machine.track(bench.volume, &"host3".parse().unwrap()).await.unwrap();
-    assert_eq!(machine.tracked(bench.volume).await.unwrap().unwrap().secondary.as_str(), "host3");
+    machine.track(bench.volume, &bench.replica_file("host2", "secondary.raw")).await.unwrap();
+    machine.track(bench.volume, &bench.replica_file("host3", "secondary.raw")).await.unwrap();
+    assert_eq!(
+        machine.tracked(bench.volume).await.unwrap().unwrap().replica,
+        bench.replica_file("host3", "secondary.raw")
+    );
+    // The same file after its host has booted anew counts as another one, and so does another file.
+    let booted = ReplicaFile {
+        boot_id: model::BootId(bench.volume.0),
+        ..bench.replica_file("host3", "secondary.raw")
+    };
+    let remade = ReplicaFile { file: "7-43".to_owned(), ..booted.clone() };
+    for other in [booted, remade] {
+        machine.track(bench.volume, &other).await.unwrap();
+        assert_eq!(machine.tracked(bench.volume).await.unwrap().unwrap().replica, other);
+    }
     lose_secondary(&bench, &machine).await;
     assert!(!machine.settle_changes(bench.volume).await.unwrap(), "there is no secondary now");
     machine.untrack(bench.volume).await.unwrap();
@@ -175,6 +184,28 @@ async fn slow_resync(bench: &Bench, machine: &Arc<dyn Machine>, replicas: &Stora
     while !matches!(machine.mirror(bench.volume).await.unwrap(), MirrorState::Filling { done: 1.., .. }) {
         assert!(Instant::now() < deadline, "{:?}", machine.mirror(bench.volume).await);
     }
+    bench.writes_on().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_made_anew_does_not_get_what_changed_only() {
+    let bench = Bench::new();
+    let replicas = bench.replicas(None);
+    let machine = tracked_guest(&bench, &replicas).await;
+    lose_secondary(&bench, &machine).await;
+    std::fs::copy(bench.path("secondary.raw"), bench.path("copy.raw")).unwrap();
+    std::fs::rename(bench.path("copy.raw"), bench.path("secondary.raw")).unwrap();
+    replicas.serve(bench.volume, &bench.export(2), bench.path("secondary.raw")).await.unwrap();
+    attach(&bench, &machine, 2, Fill::Changed).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let why = loop {
+        match machine.mirror(bench.volume).await.unwrap() {
+            MirrorState::Broken(why) => break why,
+            state => assert!(Instant::now() < deadline, "{state:?}"),
+        }
+    };
+    assert!(why.contains("not about the file that is served"), "{why}");
+    machine.let_go(bench.volume).await.unwrap();
     bench.writes_on().await;
 }
 
@@ -242,7 +273,7 @@ async fn after_a_move_the_old_primary_gets_what_it_lacks() {
     while target.run_state().await.unwrap() != RunState::Arrived {
         assert!(Instant::now() < deadline);
     }
-    target.track(bench.volume, &"host1".parse().unwrap()).await.unwrap();
+    target.track(bench.volume, &bench.replica_file("host1", "primary.raw")).await.unwrap();
     target.resume().await.unwrap();
     let last = bench.acknowledged();
     wait_until("the guest writes there", || bench.acknowledged_there() > last + 200).await;

@@ -176,7 +176,7 @@ async fn a_guest_moves_there_and_back_and_is_never_on_one_replica() {
     wait_until("the guest writes there", || bench.acknowledged_there() > at + 50).await;
     first.kill().await.unwrap();
     let said_first = bench.serial_log();
-    second.track(bench.volume, &"host1".parse().unwrap()).await.unwrap();
+    second.track(bench.volume, &bench.replica_file("host1", "primary.raw")).await.unwrap();
     assert_eq!(second.run_state().await.unwrap(), RunState::Running);
 
     let third = world.swap(&second, there, here).await;
@@ -226,10 +226,10 @@ async fn daemons_that_start_anew_find_each_machine_as_it_is() {
     assert_eq!(target.run_state().await.unwrap(), RunState::Arrived);
     assert!(target.open_disks().await.unwrap(), "safe to repeat");
     // What changes is recorded from before the first write on, with the mirror or without it.
-    target.track(bench.volume, &"host1".parse().unwrap()).await.unwrap();
+    target.track(bench.volume, &bench.replica_file("host1", "primary.raw")).await.unwrap();
     world.mirror(&target, here, 2, Fill::Nothing).await;
     target.untrack(bench.volume).await.unwrap();
-    target.track(bench.volume, &"host1".parse().unwrap()).await.unwrap();
+    target.track(bench.volume, &bench.replica_file("host1", "primary.raw")).await.unwrap();
     assert_eq!(target.run_state().await.unwrap(), RunState::Arrived);
     target.resume().await.unwrap();
     assert_eq!(target.run_state().await.unwrap(), RunState::Running);

@@ -61,7 +61,7 @@ async fn a_whole_life_is_encrypted() {
     source.attach_mirror(bench.volume, target, &export, Fill::Everything).await.unwrap();
     wait_until_ready(&source, bench.volume).await;
     source.attach_mirror(bench.volume, target, &export, Fill::Everything).await.unwrap();
-    source.track(bench.volume, &"host2".parse().unwrap()).await.unwrap();
+    source.track(bench.volume, &bench.replica_file("host2", "secondary.raw")).await.unwrap();
 
     // The secondary goes and comes back.
     bench.kill_9("qemu-storage-daemon");

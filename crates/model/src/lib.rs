@@ -58,4 +58,7 @@ pub use rule::{GuestSelector, HostSelector, Rule, RuleKind, RuleScope, RuleStren
 pub use size::{Bytes, InvalidSize};
 pub use usage::{GuestUsage, HostUsage, Usage};
 pub use view::{ClusterView, Liveness};
-pub use volume::{FillProgress, InSync, Pool, Replica, ReplicaDrop, VolumePhase, VolumeReport, VolumeState};
+pub use volume::{
+    FillHow, FillProgress, Filled, InSync, Pool, Replica, ReplicaDrop, ReplicaFile, VolumePhase,
+    VolumeReport, VolumeState,
+};

@@ -56,6 +56,15 @@ pub struct Replica {
     pub boot_id: BootId,
 }
 
+/// One file of a replica, in one boot of its host: a file that was deleted and made anew is another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaFile {
+    pub host: HostName,
+    pub boot_id: BootId,
+    /// What the host calls the file. Digits, letters and hyphens.
+    pub file: String,
+}
+
 /// The in-sync set of a volume: the replicas that hold every acknowledged write. While there are two, a
 /// write is acknowledged to the guest only when both have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -121,13 +130,69 @@ pub struct VolumeReport {
     /// How far the secondary is filled, while it is; a few seconds old.
     #[serde(default)]
     pub fill: Option<FillProgress>,
+    /// How the secondary came to be in sync last, by this daemon.
+    #[serde(default)]
+    pub filled: Option<Filled>,
+}
+
+/// By what a replica is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FillHow {
+    /// What was written since it was in sync, as the owner's host has recorded it.
+    Changed,
+    /// What differs, by hashes of both replicas.
+    Compared,
+    /// All of it.
+    Whole,
+}
+
+impl fmt::Display for FillHow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            FillHow::Changed => "what changed",
+            FillHow::Compared => "what differs",
+            FillHow::Whole => "all of it",
+        })
+    }
 }
 
 /// How far a replica is filled. Bytes; what the guest writes meanwhile makes `total` grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FillProgress {
+    /// Looked at and found to be alike, or sent.
     pub done: u64,
     pub total: u64,
+    #[serde(default)]
+    pub how: Option<FillHow>,
+    /// Why by that; one sentence without a full stop.
+    #[serde(default)]
+    pub why: String,
+    /// Over the network so far, if that is known.
+    #[serde(default)]
+    pub sent: Option<u64>,
+    /// By how much `done` grows in a second; 0: not known yet.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+}
+
+impl FillProgress {
+    /// At the present speed.
+    pub fn seconds_left(&self) -> Option<u64> {
+        self.total.saturating_sub(self.done).checked_div(self.bytes_per_second)
+    }
+}
+
+/// How a replica was filled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Filled {
+    pub how: FillHow,
+    pub why: String,
+    /// Bytes that went over the network; of a whole disk that QEMU copied, its size.
+    pub sent: u64,
+    pub took_ms: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
 }
 
 /// How the owner's host writes a volume.

@@ -31,10 +31,11 @@
 //! is mirrored from its first write, and nothing is copied. Otherwise it goes on alone, and fills the old owner's
 //! replica from the beginning.
 //!
-//! A handover while the guest runs stands in `converge/live.rs`.
+//! A handover while the guest runs stands in `converge/live.rs`; how a secondary is filled, in `converge/fill.rs`.
 //!
 //! [`HOLD_MAX`]: crate::limits::HOLD_MAX
 
+mod fill;
 pub mod ladder;
 mod live;
 
@@ -43,8 +44,8 @@ use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, CpuModel, Epoch, ExitReason, GuestSpec, HandoverKind, HostName, InSync, JobId,
-    Liveness, PowerWish, Replica, VolumeId,
+    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestSpec, HandoverKind, HostName, InSync,
+    JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
 };
 
 /// Between two requests to shut down.
@@ -99,6 +100,10 @@ pub struct Situation {
     pub arriving_since: Option<Timestamp>,
     /// The host that handed the guest over does not take its writes.
     pub mirror_back_failed: bool,
+    /// Ways to fill the secondary that failed several times in a row.
+    pub filled_in_vain: BTreeSet<FillHow>,
+    /// After fills that failed: none is to be begun before.
+    pub no_fill_before: Option<Timestamp>,
     pub now: Timestamp,
 }
 
@@ -117,6 +122,8 @@ pub struct MachineFacts {
     pub boot_generation: u64,
     pub stage: Stage,
     pub mirrors: BTreeMap<VolumeId, MirrorFacts>,
+    /// Of volumes without a mirror: the replica that lacks nothing but what its QEMU has recorded.
+    pub records: BTreeMap<VolumeId, ReplicaFile>,
     /// Its guest is being sent to another host, or was.
     pub sending: Option<Sending>,
 }
@@ -191,6 +198,17 @@ pub struct Peer {
     pub serves: bool,
     /// It has not been seen to serve for so long that nobody should wait any more.
     pub gave_up: bool,
+    /// The files that it serves, as far as it says.
+    pub files: BTreeMap<VolumeId, PeerFile>,
+}
+
+/// A file on another host that holds a replica, by that host's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFile {
+    /// As in [`ReplicaFile::file`].
+    pub file: String,
+    /// Nothing has ever been written to it.
+    pub is_blank: bool,
 }
 
 /// By what right this host runs its guests.
@@ -231,6 +249,9 @@ pub enum Step {
     Attach {
         volumes: Vec<VolumeId>,
         target: Replica,
+        how: FillHow,
+        /// Why by that; one sentence without a full stop.
+        why: String,
     },
     /// Record that the secondary's replicas hold every acknowledged write.
     Admit {
@@ -594,8 +615,9 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
     let absent: Vec<VolumeId> =
         mirrored.iter().copied().filter(|volume| !machine.mirrors.contains_key(volume)).collect();
     if !absent.is_empty() {
-        let ready = peer.serves && pause(s).is_none() && s.authority == Authority::Session;
-        return ready.then_some(Step::Attach { volumes: absent, target });
+        let rested = pause(s).is_none() && s.no_fill_before.is_none_or(|until| until <= s.now);
+        let ready = peer.serves && rested && s.authority == Authority::Session;
+        return if ready { fill::step(s, machine, peer, target, &absent) } else { None };
     }
     let all_ready = !mirrored.is_empty()
         && mirrored.iter().all(|v| machine.mirrors.get(v).is_some_and(|m| m.state == Mirror::Ready));

@@ -1,5 +1,6 @@
 //! A lab, driven as its user would: through the `kennel` command.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -242,6 +243,37 @@ impl Lab {
         let replicas = guest["volumes"][0]["replicas"].as_array().context("the replicas")?.iter();
         let good = replicas.filter(|replica| replica["in_sync"] == true);
         Ok(good.filter_map(|replica| replica["host"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Stops a guest, sees that the copies of its first disk on both hosts are the same, and starts it again.
+    pub fn check_copies(&self, name: &str) -> Result<()> {
+        let (primary, secondary) = self.places(name)?;
+        let file = format!("{}.raw", self.volume(name)?);
+        self.kennel(&["guest", "stop", name])?;
+        self.wait_for_phase(name, "stopped")?;
+        let open = |host: &str| {
+            let path = self.state_of(host).join("volumes").join(&file);
+            std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))
+        };
+        let (ours, theirs) = (open(&primary)?, open(&secondary)?);
+        let size = ours.metadata()?.len();
+        ensure!(size == theirs.metadata()?.len(), "{name}: the copies have different sizes");
+        let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let mut unlike = Vec::new();
+        for at in (0..size).step_by(1 << 20) {
+            let length = usize::try_from((size - at).min(1 << 20))?;
+            ours.read_exact_at(&mut one[..length], at)?;
+            theirs.read_exact_at(&mut other[..length], at)?;
+            if one[..length] != other[..length] {
+                unlike.push(at >> 20);
+            }
+        }
+        ensure!(
+            unlike.is_empty(),
+            "{name}: the copies on {primary} and {secondary} differ at MiB {unlike:?}"
+        );
+        self.kennel(&["guest", "start", name])?;
+        self.wait_for_phase(name, "running").map(drop)
     }
 
     /// Writes so many MiB that no program can compress to the end of a guest's disk, behind all records.

@@ -6,7 +6,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::{Ask, Client, ClientError};
-use crate::{JoinAnswer, JoinRequest, PromiseAnswer, PromiseRequest};
+use crate::{HashAnswer, HashRequest, JoinAnswer, JoinRequest, PromiseAnswer, PromiseRequest};
 
 impl Client {
     /// Asks to be let in; for a host that has no certificate yet.
@@ -18,6 +18,12 @@ impl Client {
     /// Asks the secondary's host not to take over for a while.
     pub async fn promise(&self, request: &PromiseRequest) -> Result<PromiseAnswer, ClientError> {
         let ask = Ask::post("/v1/internal/promise", "get the promise of the secondary's host");
+        self.fetch(ask.json(request)?).await
+    }
+
+    /// Asks a secondary's host for hashes of a replica that it serves.
+    pub async fn replica_hashes(&self, request: &HashRequest) -> Result<HashAnswer, ClientError> {
+        let ask = Ask::post("/v1/internal/replica-hashes", "compare a replica with that of another host");
         self.fetch(ask.json(request)?).await
     }
 

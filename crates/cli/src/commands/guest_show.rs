@@ -203,6 +203,7 @@ mod tests {
                 fill: None,
                 degraded_since: None,
                 healing: None,
+                filled: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),
                     replica(&secondary, ReplicaRole::Secondary, false),

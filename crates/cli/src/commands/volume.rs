@@ -1,11 +1,12 @@
 //! `kennel volume`: guests' disks, and who holds every acknowledged write of them.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use api::{Client, ConvertVolume, ReplaceSecondary, ResyncVolume, VolumeView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{Bytes, GuestName, HostName, Pool, VolumeId, VolumePhase};
+use model::{Bytes, FillProgress, Filled, GuestName, HostName, Pool, VolumeId, VolumePhase};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -70,7 +71,7 @@ Until it is filled the guest has one replica that counts. `kennel volume list --
   kennel volume grow 0199f0a2-7c1e-7d60-8b37-0c8f6a1d2e3f 20G
 
 The guest sees the new size at once; its partitions and file systems are its own business (growpart, resize2fs).
-A mirrored disk is filled anew afterwards.")]
+A mirrored disk has one replica that counts for a moment; then the other one gets what changed.")]
     Grow {
         /// A volume's id, or a guest that has one disk
         volume: Which,
@@ -239,6 +240,28 @@ pub fn replicas(view: &VolumeView) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// How far a fill is, and when it will be done.
+fn how_far(fill: &FillProgress) -> String {
+    let mut text = format!("{} of {}", Bytes(fill.done), Bytes(fill.total));
+    if let Some(sent) = fill.sent {
+        text += &format!(", {} sent", Bytes(sent));
+    }
+    if let Some(seconds) = fill.seconds_left() {
+        text += &format!(", {}/s, {seconds} s left", Bytes(fill.bytes_per_second));
+    }
+    text
+}
+
+fn way(fill: &FillProgress) -> Option<String> {
+    fill.how.map(|how| format!("{how}: {}", fill.why))
+}
+
+fn filled(filled: &Filled) -> String {
+    let Filled { how, why, sent, took_ms, at } = filled;
+    let seconds = Duration::from_millis(*took_ms).as_secs_f64();
+    format!("{at:.0}: {} in {seconds:.1} s, {how}: {why}", Bytes(*sent))
+}
+
 fn show(view: &VolumeView, now: Timestamp) -> Block {
     Block::new()
         .line("Volume", view.id)
@@ -248,7 +271,9 @@ fn show(view: &VolumeView, now: Timestamp) -> Block {
         .maybe("Made from", view.image.as_ref().map(|image| format!("image {image}")))
         .line("Phase", phase(view.phase))
         .line("Meaning", meaning(view.phase))
-        .maybe("Filled", view.fill.map(|fill| format!("{} of {}", Bytes(fill.done), Bytes(fill.total))))
+        .maybe("Filled", view.fill.as_ref().map(how_far))
+        .maybe("Filled by", view.fill.as_ref().and_then(way))
+        .maybe("Last filled", view.filled.as_ref().map(filled))
         .maybe("Degraded", view.degraded_since.map(|since| times::at_and_ago(since, now)))
         .maybe("Healing", view.healing.as_ref())
         .each("Replicas", replicas(view))

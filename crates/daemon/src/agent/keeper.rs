@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Machine, MachineEnd, MachineEvent, MigrationPhase, RunState};
-use model::{BootId, Epoch, ExitReason, FillProgress, GuestId, GuestName, HostName, Replica, VolumeId};
-use plan::converge::{Mirror, Rest, Situation, Stage, Step, next};
+use model::{BootId, Epoch, ExitReason, GuestId, GuestName, HostName, Replica, ReplicaFile, VolumeId};
+use plan::converge::{Mirror, PeerFile, Rest, Situation, Stage, Step, next};
 use plan::limits::{AUTHORITY, RETRY_FIRST, RETRY_MAX};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::fill::Fills;
 use super::look::Look;
+use super::records::Records;
 use super::report::Reporter;
 use super::{Agent, live, peers};
 
@@ -76,9 +78,10 @@ pub(super) struct Running {
     pub targets: BTreeMap<VolumeId, BootId>,
     /// The mirrors must be asked for anew.
     pub mirrors_stale: bool,
-    /// How far each mirror's fill was when it was last looked at, and what was last said of it.
-    pub fills: BTreeMap<VolumeId, FillProgress>,
-    pub fills_told: BTreeMap<VolumeId, (Instant, FillProgress)>,
+    /// Why each mirror that is broken is.
+    pub broken: BTreeMap<VolumeId, String>,
+    /// Of volumes without a mirror: what its QEMU has recorded is all that this replica lacks.
+    pub records: BTreeMap<VolumeId, ReplicaFile>,
 }
 
 /// How the host of a secondary serves, as last asked.
@@ -87,6 +90,7 @@ pub(super) struct Asked {
     pub boot: BootId,
     pub epoch: Epoch,
     pub serves: bool,
+    pub files: BTreeMap<VolumeId, PeerFile>,
     pub at: Instant,
     /// When it was last known to serve, or when the asking began.
     pub last_served: Instant,
@@ -125,6 +129,8 @@ pub(super) struct Keeper {
     pub ending: Option<ExitReason>,
     pub exit: Option<model::Exit>,
     pub live: live::Memory,
+    pub fills: Fills,
+    pub records: Records,
 }
 
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
@@ -178,6 +184,8 @@ impl Keeper {
             ending: None,
             exit,
             live: live::Memory::default(),
+            fills: Fills::default(),
+            records: Records::default(),
         }
     }
 
@@ -197,8 +205,8 @@ impl Keeper {
             mirrors: BTreeMap::new(),
             targets: BTreeMap::new(),
             mirrors_stale: true,
-            fills: BTreeMap::new(),
-            fills_told: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            records: BTreeMap::new(),
         });
     }
 
@@ -240,6 +248,7 @@ impl Keeper {
             if let Err(failure) = self.settle_soon(&situation).await {
                 tracing::debug!(guest = %self.guest, error = %failure.message, "an admission is still in doubt");
             }
+            self.keep_records(&situation).await;
             let step = next(&situation);
             self.say(&situation, &step);
             if let Step::Rest { rest, until } = &step {
@@ -315,7 +324,9 @@ impl Keeper {
         let until = until
             .map(|at| Duration::try_from(at.duration_since(s.now)).unwrap_or(Duration::ZERO))
             .unwrap_or(Duration::MAX);
+        let silent = s.peer.iter().chain(&s.former).any(|peer| !peer.serves && !peer.gave_up);
         let doubtful = s.authority != plan::converge::Authority::Session
+            || silent
             || s.machine.as_ref().is_some_and(|m| m.mirrors.values().any(|f| f.state == Mirror::Filling));
         let runs = s.machine.as_ref().is_some_and(|machine| machine.stage == Stage::Running);
         let on_its_way = s.machine.as_ref().is_some_and(|m| m.sending.is_some() || m.stage != Stage::Running);

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use host::{ExportName, Fill, HostError, Hypervisor, MigrationPhase, MigrationSettings, ReplicaServer};
+use host::{ExportName, HostError, Hypervisor, MigrationPhase, MigrationSettings, ReplicaServer};
 use model::{
     Assignment, Bytes, CpuModel, EventKind, Handover, HandoverKind, HostName, InSync, Incoming, JobId,
     MigrationReport, MoveOptions, Replica,
@@ -247,6 +247,7 @@ impl Keeper {
 
     pub(super) async fn send(&mut self, s: &Situation, to: SocketAddr) -> Result<(), Failure> {
         let Some(handover) = live_handover(&s.assignment) else { return Ok(()) };
+        self.leave_records_alone().await;
         let Some(running) = &self.running else { return Ok(()) };
         let limit_ms = ladder::first(&handover.options);
         self.live.sends += 1;
@@ -417,7 +418,7 @@ impl Keeper {
         let deadline = Instant::now() + MIRROR_BACK_WITHIN;
         let volumes: Vec<_> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         loop {
-            match self.attach_with(s, &volumes, replica, Fill::Nothing).await {
+            match self.attach_with(s, &volumes, replica, None).await {
                 Ok(()) => break,
                 Err(failure) if Instant::now() >= deadline => return Err(failure),
                 Err(_) => tokio::time::sleep(MIRROR_BACK_POLL).await,

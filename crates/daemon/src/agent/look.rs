@@ -7,11 +7,12 @@ use api::PromiseRequest;
 use host::MirrorState;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ClusterView, FillProgress, GuestName, GuestReport, GuestSpec, GuestState, Host,
-    HostName, InSync, Liveness, VolumeId, VolumeReport, VolumeState,
+    Assignment, BootId, ClusterView, GuestName, GuestReport, GuestSpec, GuestState, Host, HostName, InSync,
+    Liveness, VolumeId, VolumeReport, VolumeState,
 };
 use plan::converge::{
-    Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, Sending, Situation, Stage, Step, is_to_stop,
+    Authority, MachineFacts, Mirror, MirrorFacts, Peer, PeerFile, Rest, Sending, Situation, Stage, Step,
+    is_to_stop,
 };
 use plan::limits::{
     CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
@@ -29,9 +30,6 @@ const ASKED_GOOD_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How soon a server that does not serve yet is asked again, while a guest waits for it.
 const ASKED_BAD_FOR: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Between two reports of how far a replica is filled: each is a write to the store.
-const FILL_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The store's records that speak of one guest, at one moment.
 struct Records {
@@ -123,6 +121,7 @@ impl Keeper {
         let counted_on_others = in_sync.values().any(|set| set.members.len() > 1);
         let sending = self.look_at_handover(&assignment).await;
         self.look_at_machine(&spec).await;
+        self.look_at_records(&spec, &assignment).await;
         self.forget_old_shutdown(&spec, &assignment);
         let peer = self.look_at_peer(&spec, &assignment, &in_sync, secondary.as_ref()).await;
         let former_peer = self.look_at_peer(&spec, &assignment, &in_sync, former.as_ref()).await;
@@ -164,6 +163,8 @@ impl Keeper {
             gave_up_sending: self.live.gave_up.as_ref().map(|(job, _)| *job),
             arriving_since: self.arriving_since().map(at),
             mirror_back_failed: self.live.mirror_back_failed,
+            filled_in_vain: self.fills.in_vain(),
+            no_fill_before: self.fills.not_before().map(at),
             now,
             spec,
             assignment,
@@ -226,6 +227,7 @@ impl Keeper {
             boot_generation: label.boot_generation,
             stage: running.stage,
             mirrors: mirrors.collect(),
+            records: running.records.clone(),
             sending,
         })
     }
@@ -244,12 +246,13 @@ impl Keeper {
             let state = match running.machine.mirror(disk.volume).await {
                 Ok(MirrorState::Absent) => None,
                 Ok(MirrorState::Filling { done, total }) => {
-                    running.fills.insert(disk.volume, FillProgress { done, total });
+                    self.fills.note(disk.volume, done, total);
                     Some(Mirror::Filling)
                 }
                 Ok(MirrorState::Ready) => Some(Mirror::Ready),
                 Ok(MirrorState::Broken(why)) => {
                     tracing::warn!(guest = %self.guest, volume = %disk.volume, why, "a mirror is broken");
+                    running.broken.insert(disk.volume, why);
                     Some(Mirror::Broken)
                 }
                 Err(error) => {
@@ -263,6 +266,23 @@ impl Keeper {
             };
         }
         running.mirrors_stale = false;
+    }
+
+    /// Asks what is recorded of volumes whose secondary is about to be filled.
+    async fn look_at_records(&mut self, spec: &GuestSpec, assignment: &Assignment) {
+        let Some(running) = self.running.as_mut().filter(|running| running.stage == Stage::Running) else {
+            return;
+        };
+        running.records.clear();
+        for disk in spec.replicated(assignment).filter(|disk| !running.mirrors.contains_key(&disk.volume)) {
+            match running.machine.tracked(disk.volume).await {
+                Ok(Some(tracked)) => drop(running.records.insert(disk.volume, tracked.replica)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(guest = %self.guest, %error, "what is recorded is unknown");
+                }
+            }
+        }
     }
 
     async fn look_at_exports(&mut self, spec: &GuestSpec) -> BTreeMap<VolumeId, Option<model::Epoch>> {
@@ -303,11 +323,13 @@ impl Keeper {
             Liveness::Lost => recorded.map(|replica| replica.boot_id),
         };
         let (serves, last_served) = match boot {
-            Some(boot) => self.ask_peer(spec, assignment, (&host.name, boot, address), sight.answers).await,
+            Some(boot) => self.ask_peer(spec, assignment, (&host.name, boot, address), sight).await,
             None => (false, sight.last_seen),
         };
         let gave_up = !serves && last_served.elapsed() >= HOLD_MAX;
-        Some(Peer { host: host.name.clone(), liveness: *liveness, serves, gave_up })
+        let asked = self.asked.get(&host.name).filter(|asked| Some(asked.boot) == boot && asked.serves);
+        let files = asked.map(|asked| asked.files.clone()).unwrap_or_default();
+        Some(Peer { host: host.name.clone(), liveness: *liveness, serves, gave_up, files })
     }
 
     /// Whether the secondary's host serves all volumes for this epoch and boot, and when it last did.
@@ -316,8 +338,9 @@ impl Keeper {
         spec: &GuestSpec,
         assignment: &Assignment,
         (secondary, boot, address): (&HostName, BootId, SocketAddr),
-        answers: bool,
+        sight: peers::Sight,
     ) -> (bool, Instant) {
+        let answers = sight.answers;
         let now = Instant::now();
         let same = self.asked.get(secondary).filter(|a| a.boot == boot && a.epoch == assignment.epoch);
         let last_served = same.map_or(now, |asked| asked.last_served);
@@ -326,20 +349,26 @@ impl Keeper {
         let good_for = |serves| if serves { ASKED_GOOD_FOR } else { again };
         if let Some(asked) = same.filter(|a| answers && a.at.elapsed() < good_for(a.serves)) {
             let serves = asked.serves;
-            let last_served = if serves { now } else { last_served };
+            // Not now: a server that hangs is believed to answer until the look at it has timed out.
+            let last_served = if serves { last_served.max(sight.last_seen) } else { last_served };
             return (serves, self.note_asked(secondary, last_served));
         }
         let mut serves = answers;
+        let mut files = BTreeMap::new();
         for disk in spec.replicated(assignment) {
             if !serves {
                 break;
             }
             let export = host::ExportName::new(disk.volume, assignment.epoch, boot);
-            serves = peers::client(&self.agent.config).ask(address, &export).await.is_ok();
+            let served = peers::client(&self.agent.config).ask_about(address, &export).await;
+            serves = served.is_ok();
+            if let Some(facts) = served.ok().and_then(|served| served.file) {
+                files.insert(disk.volume, PeerFile { file: facts.id, is_blank: facts.is_blank });
+            }
         }
         let last_served = if serves { Instant::now() } else { last_served };
         let epoch = assignment.epoch;
-        self.asked.insert(secondary.clone(), Asked { boot, epoch, serves, at: now, last_served });
+        self.asked.insert(secondary.clone(), Asked { boot, epoch, serves, files, at: now, last_served });
         (serves, last_served)
     }
 
@@ -506,21 +535,11 @@ impl Keeper {
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         let report = |volume: VolumeId| {
             let state = state_of(&volume);
-            let fill = (state == VolumeState::Syncing).then(|| self.fill_to_tell(volume)).flatten();
-            VolumeReport { volume, state, fill }
+            let sent = self.running.as_ref().and_then(|running| running.machine.sent(volume));
+            let fill = (state == VolumeState::Syncing).then(|| self.fills.tell(volume, sent)).flatten();
+            VolumeReport { volume, state, fill, filled: self.fills.last(volume) }
         };
         volumes.into_iter().map(report).collect()
-    }
-
-    /// How far a replica is filled, as it was a few seconds ago at most.
-    fn fill_to_tell(&mut self, volume: VolumeId) -> Option<FillProgress> {
-        let running = self.running.as_mut()?;
-        let now = *running.fills.get(&volume)?;
-        let (at, told) = running.fills_told.entry(volume).or_insert((Instant::now(), now));
-        if at.elapsed() >= FILL_TOLD_EVERY {
-            (*at, *told) = (Instant::now(), now);
-        }
-        Some(*told)
     }
 }
 

@@ -3,12 +3,15 @@
 //! One [`keeper`] for each guest that this host owns, mirrors or runs. A keeper is the only one on this host
 //! that touches its guest: it looks, asks `plan::converge` for one step, takes it, and looks again.
 
+mod fill;
+mod hashes;
 mod keeper;
 mod live;
 mod look;
 mod machine;
 mod peers;
 mod promises;
+mod records;
 mod report;
 mod steps;
 

@@ -5,14 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::{ExportName, Fill, HostError, Hypervisor, MirrorState, ReplicaServer};
-use model::{EventKind, Exit, ExitReason, GuestReport, GuestState, InSync, Replica, VolumeId};
-use plan::converge::{Situation, Stage, Step};
+use model::{
+    Bytes, EventKind, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, Replica, VolumeId,
+};
+use plan::converge::{Mirror, Situation, Stage, Step};
 use store::{Outcome, StoreError, keys};
 use tokio::time::Instant;
 
+use super::fill::FILL_RATE;
+use super::hashes::PeerHashes;
 use super::keeper::Keeper;
 use crate::config::REPLICA_PORT;
 
@@ -70,7 +75,10 @@ impl Keeper {
             Step::Start { mirror_to } => self.start(s, mirror_to).await,
             Step::Shutdown => self.shut_down().await,
             Step::End { why } => self.end(s, why).await,
-            Step::Attach { volumes, target } => self.attach(s, &volumes, &target).await,
+            Step::Attach { volumes, target, how, why } => {
+                self.fills.begin(&volumes, target.boot_id, how, &why);
+                self.attach(s, &volumes, &target, how, &why).await
+            }
             Step::Admit { replica } => self.admit(s, replica).await,
             Step::LetGo { why } => self.let_go(s, &why).await,
             Step::Detach { volumes } => {
@@ -226,7 +234,7 @@ impl Keeper {
     /// Mirrors a machine that has not run yet to a replica that is the same as its own.
     async fn attach_same(&mut self, s: &Situation, replica: &Replica) -> Result<(), Failure> {
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
-        self.attach_with(s, &volumes, replica, Fill::Nothing).await?;
+        self.attach_with(s, &volumes, replica, None).await?;
         self.wait_until_ready(&volumes).await
     }
 
@@ -245,35 +253,64 @@ impl Keeper {
         Ok(())
     }
 
+    /// `how` the replicas are filled; `None`: they are the same as those here.
     pub(super) async fn attach_with(
         &mut self,
         s: &Situation,
         volumes: &[VolumeId],
         target: &Replica,
-        fill: Fill,
+        how: Option<FillHow>,
     ) -> Result<(), Failure> {
-        let address = {
+        let host = {
             let cache = self.agent.state.read();
-            cache.view().hosts.get(&target.host).map(|host| SocketAddr::new(host.address, REPLICA_PORT))
+            cache.view().hosts.get(&target.host).cloned()
         };
-        let Some(address) = address else {
+        let Some(host) = host else {
             return Err(Failure::soon(format!("the host {} is not in the store", target.host)));
         };
+        self.leave_records_alone().await;
+        let address = SocketAddr::new(host.address, REPLICA_PORT);
         let Some(running) = &mut self.running else { return Ok(()) };
         running.mirrors_stale = true;
         for &volume in volumes {
             let export = ExportName::new(volume, s.assignment.epoch, target.boot_id);
             running.targets.insert(volume, target.boot_id);
-            running.machine.attach_mirror(volume, address, &export, fill).await?;
+            running.broken.remove(&volume);
+            let machine = &running.machine;
+            let fill = match how {
+                None => Fill::Nothing,
+                Some(FillHow::Changed) => Fill::Changed,
+                Some(FillHow::Whole) => Fill::Everything,
+                Some(FillHow::Compared) => {
+                    let client = self.agent.peer_client.to(&host);
+                    let client = client.map_err(|error| Failure::soon(error.to_string()))?;
+                    let theirs = Arc::new(PeerHashes { client, volume, export: export.clone() });
+                    machine.attach_compared(volume, address, &export, theirs).await?;
+                    continue;
+                }
+            };
+            machine.attach_mirror(volume, address, &export, fill).await?;
         }
         Ok(())
     }
 
-    async fn attach(&mut self, s: &Situation, volumes: &[VolumeId], target: &Replica) -> Result<(), Failure> {
-        if let Err(failure) = self.attach_with(s, volumes, target, Fill::Everything).await {
+    async fn attach(
+        &mut self,
+        s: &Situation,
+        volumes: &[VolumeId],
+        target: &Replica,
+        how: FillHow,
+        why: &str,
+    ) -> Result<(), Failure> {
+        if let Some(running) = &self.running {
+            for &volume in volumes {
+                running.machine.limit_fill(volume, FILL_RATE).await?;
+            }
+        }
+        if let Err(failure) = self.attach_with(s, volumes, target, Some(how)).await {
             return Err(Failure::soon(failure.message));
         }
-        let message = format!("{} on {} is being filled", self.guest, target.host);
+        let message = format!("'{}' on {} is being filled with {how}: {why}", self.guest, target.host);
         self.agent.events.info(EventKind::VolumeSyncing, self.about(), message);
         Ok(())
     }
@@ -282,26 +319,55 @@ impl Keeper {
         self.maybe_admitted = Some(replica.clone());
         let host = replica.host.clone();
         self.record(s, [self.own_replica(), replica]).await?;
-        let message = format!("'{}' is in sync on {} and {host}", self.guest, s.me);
+        let filled = self.note_filled(s);
+        let message = format!("'{}' is in sync on {} and {host}{filled}", self.guest, s.me);
         self.agent.events.info(EventKind::VolumeInSync, self.about(), message);
         Ok(())
     }
 
+    /// Takes note of what it took, and says it.
+    fn note_filled(&mut self, s: &Situation) -> String {
+        let (mut sent, mut took_ms, mut ways) = (0, 0, BTreeSet::new());
+        for disk in &s.spec.disks {
+            // What QEMU copies by itself is all of the disk.
+            let bytes = self.running.as_ref().and_then(|running| running.machine.sent(disk.volume));
+            if let Some(filled) = self.fills.succeed(disk.volume, bytes.unwrap_or(disk.size.0), s.now) {
+                sent += filled.sent;
+                took_ms = filled.took_ms.max(took_ms);
+                ways.insert(filled.how.to_string());
+            }
+        }
+        if ways.is_empty() {
+            return String::new();
+        }
+        let (ways, seconds) =
+            (Vec::from_iter(ways).join(" and "), Duration::from_millis(took_ms).as_secs_f64());
+        format!("; {ways} was sent, {} in {seconds:.1} s", Bytes(sent))
+    }
+
     async fn let_go(&mut self, s: &Situation, why: &str) -> Result<(), Failure> {
         self.record(s, [self.own_replica()]).await?;
-        let message = format!("'{}' goes on with one replica, on {}: {why}", self.guest, s.me);
+        let broken = self.running.as_ref().and_then(|running| running.broken.values().next());
+        let broken = broken.map(|why| format!(" ({why})")).unwrap_or_default();
+        let message = format!("'{}' goes on with one replica, on {}: {why}{broken}", self.guest, s.me);
         self.agent.events.warning(EventKind::VolumeAlone, self.about(), message);
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         self.detach(&volumes).await
     }
 
     async fn detach(&mut self, volumes: &[VolumeId]) -> Result<(), Failure> {
+        self.leave_records_alone().await;
         let Some(running) = &mut self.running else { return Ok(()) };
         running.mirrors_stale = true;
         for volume in volumes {
+            if running.mirrors.get(volume) == Some(&Mirror::Broken) {
+                self.fills.fail(*volume);
+            }
+            self.fills.end(*volume);
             match running.machine.let_go(*volume).await {
                 Ok(()) => {
                     running.targets.remove(volume);
+                    running.broken.remove(volume);
                 }
                 // Its main loop hangs, as after a reset during a hold. What it holds was acknowledged to
                 // nobody, and the record names this host alone: it may be ended, and is started anew.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use api::{PromiseRequest, StoreMemberView};
+use api::{HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
-use host::Machine;
+use host::compare::PieceHash;
 use host::image::store::ImageFiles;
+use host::{HostError, Machine};
 use model::{GuestId, HostName, HostUsage};
 
 use crate::peer::PeerClient;
@@ -27,6 +28,8 @@ pub trait Backend: Send + Sync + Debug + 'static {
     fn peers(&self) -> &PeerClient;
     /// For how many milliseconds from now this host will not take the guest over; 0: no promise.
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
+    /// The hashes of a replica that this host serves.
+    async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError>;
     /// What this host measured of itself and its guests. `None`: nothing yet.
     fn own_usage(&self) -> Option<HostUsage> {
         None

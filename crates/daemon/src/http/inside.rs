@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::{
     Blob, ClientError, Console, ConsoleEvent, ConsoleTicket, ExecAnswer, ExecRequest, FORWARDED_HEADER,
-    PromiseAnswer, PromiseRequest,
+    HashAnswer, HashRequest, PromiseAnswer, PromiseRequest,
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
@@ -321,4 +321,14 @@ pub async fn promise(
         Caller::Operator { .. } => 0,
     };
     Ok(Json(PromiseAnswer { host: backend.me().clone(), promised_ms }))
+}
+
+/// For the owner of a guest whose secondary replicas are here.
+pub async fn replica_hashes(
+    State(backend): State<Shared>,
+    Body(request): Body<HashRequest>,
+) -> Answer<Json<HashAnswer>> {
+    let asked = format!("compare the replica of volume {}", request.volume);
+    let hashes = backend.replica_hashes(&request).await.map_err(|error| Refused::of_host(&asked, error))?;
+    Ok(Json(HashAnswer { hashes: Blob(hashes.concat()) }))
 }

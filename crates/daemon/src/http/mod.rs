@@ -90,6 +90,7 @@ pub fn router(backend: Shared) -> Router {
     let hosts = Router::new()
         .route("/v1/image-files/{sha256}", get(images::download))
         .route("/v1/internal/promise", post(inside::promise))
+        .route("/v1/internal/replica-hashes", post(inside::replica_hashes))
         .route("/v1/internal/usage", get(usage::of_this_host))
         .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_host));
     open.merge(operator)

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use api::{PromiseRequest, StoreMemberView};
+use api::{HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
-use host::Machine;
+use host::compare::PieceHash;
 use host::image::store::ImageFiles;
 use host::network::Networks;
 use host::qemu::RunAs;
 use host::replica::{ReplicaConfig, StorageDaemon};
 use host::volume::Volumes;
+use host::{HostError, Machine};
 use model::{GuestId, HostName, HostUsage};
 use plan::limits::PROMISE;
 use store::Store;
@@ -203,6 +204,10 @@ impl Backend for Member {
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         let given = self.agent.promises.give(&self.agent.state, request.guest_id, request.epoch, asker);
         if given { u64::try_from(PROMISE.as_millis()).unwrap_or(0) } else { 0 }
+    }
+
+    async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {
+        self.agent.hashes(request).await
     }
 
     fn own_usage(&self) -> Option<HostUsage> {

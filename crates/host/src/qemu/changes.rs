@@ -1,11 +1,11 @@
 //! Records of what a secondary replica may lack, kept by QEMU as dirty bitmaps on the volume's format node.
 //!
-//! A *record* is a bitmap `changed.<n>.<host>`, which counts every write from its beginning on, in pieces of
-//! 64 KiB. It says something only if the replica on that host had everything when it began, and had it on its
-//! disk. At the beginning writes may be under way that the record has missed: their local half has ended, their
+//! A *record* is a bitmap `changed.<n>.<replica>`, which counts every write from its beginning on, in pieces of
+//! 64 KiB. It says something only if that replica had everything when it began, and had it on its disk. A replica is
+//! called by its host, the boot of that host and its file: whoever reads a record sees what it is about. At the beginning writes may be under way that the record has missed: their local half has ended, their
 //! remote half has not. So a record of a running machine is *proven* first: after its beginning the mirror is
 //! seen without any lag (then every write that the record missed is on the secondary), and the secondary's
-//! file is flushed. A second, empty bitmap `proven.<n>.<host>` marks that. Without one, records count for
+//! file is flushed. A second, empty bitmap `proven.<n>.<replica>` marks that. Without one, records count for
 //! nothing, whoever made them; with one, their union covers all that the secondary may lack, also after its
 //! host lost power.
 //!
@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use model::HostName;
+use model::ReplicaFile;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -29,11 +29,9 @@ use super::mirror::{Mirror, understand};
 use super::names::Names;
 use super::qmp::Qmp;
 use super::tls::TlsFiles;
+use crate::compare::PIECE;
 use crate::replica::ReplicaClient;
 use crate::{HostError, Tracked};
-
-/// What one bit stands for, bytes.
-const GRANULARITY: u32 = 64 << 10;
 
 const CHANGED: &str = "changed";
 const PROVEN: &str = "proven";
@@ -68,12 +66,19 @@ pub(super) struct Bitmap {
 }
 
 impl Bitmap {
-    /// The kind, number and host of one of ours.
-    fn parse(&self) -> Option<(&str, u64, HostName)> {
-        let (kind, rest) = self.name.split_once('.')?;
-        let (number, host) = rest.split_once('.')?;
-        Some((kind, number.parse().ok()?, host.parse().ok()?))
+    /// The kind, number and replica of one of ours.
+    fn parse(&self) -> Option<(&str, u64, ReplicaFile)> {
+        let mut parts = self.name.splitn(5, '.');
+        let (kind, number) = (parts.next()?, parts.next()?.parse().ok()?);
+        let (host, boot_id) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some((kind, number, ReplicaFile { host, boot_id, file: parts.next()?.to_owned() }))
     }
+}
+
+/// How a bitmap of ours is called.
+fn name(kind: &str, number: u64, replica: &ReplicaFile) -> String {
+    let ReplicaFile { host, boot_id, file } = replica;
+    format!("{kind}.{number}.{host}.{}.{file}", boot_id.0.simple())
 }
 
 /// The bitmaps of one volume of one machine.
@@ -94,13 +99,13 @@ impl<'a> Changes<'a> {
     }
 
     /// See [`crate::Machine::track`].
-    pub async fn track(&self, secondary: &HostName, tls: Option<&TlsFiles>) -> Result<(), HostError> {
+    pub async fn track(&self, replica: &ReplicaFile, tls: Option<&TlsFiles>) -> Result<(), HostError> {
         let doing = self.doing();
-        if self.tracked().await?.is_some_and(|tracked| tracked.secondary == *secondary) {
+        if self.tracked().await?.is_some_and(|tracked| tracked.replica == *replica) {
             return Ok(());
         }
         self.untrack().await?;
-        let record = self.begin(secondary, &doing).await?;
+        let record = self.begin(replica, &doing).await?;
         let mirrored = Mirror::new(self.qmp, self.names, self.what).remote(&doing).await?.is_some();
         let proven = match mirrored {
             true => self.prove(tls, &doing).await?,
@@ -108,13 +113,14 @@ impl<'a> Changes<'a> {
             false => self.stands_still(&doing).await?,
         };
         if proven {
-            return self.mark_proven(record, secondary, &doing).await;
+            return self.mark_proven(record, replica, &doing).await;
         }
         self.untrack().await?;
         Err(HostError::Conflict(format!(
             "cannot {doing}: its mirror is not ready, or never without writes under way for {} s; wait until \
-             the secondary on {secondary} is in sync",
-            LAG_LIMIT.as_secs()
+             the secondary on {} is in sync",
+            LAG_LIMIT.as_secs(),
+            replica.host
         )))
     }
 
@@ -122,28 +128,28 @@ impl<'a> Changes<'a> {
     pub async fn tracked(&self) -> Result<Option<Tracked>, HostError> {
         let bitmaps = self.bitmaps(&self.doing()).await?;
         let records = || bitmaps.iter().filter_map(|bitmap| Some((bitmap, bitmap.parse()?)));
-        let proven = records().find_map(|(_, (kind, _, host))| (kind == PROVEN).then_some(host));
-        Ok(proven.map(|secondary| {
-            let ours = records().filter(|(_, (kind, _, host))| *kind == CHANGED && *host == secondary);
+        let proven = records().find_map(|(_, (kind, _, about))| (kind == PROVEN).then_some(about));
+        Ok(proven.map(|replica| {
+            let ours = records().filter(|(_, (kind, _, about))| *kind == CHANGED && *about == replica);
             // Two records may count the same bytes twice; it is a limit from above.
             let changed = ours.map(|(bitmap, _)| bitmap.count).sum();
-            Tracked { secondary, changed }
+            Tracked { replica, changed }
         }))
     }
 
     /// See [`crate::Machine::settle_changes`].
     pub async fn settle(&self, tls: Option<&TlsFiles>) -> Result<bool, HostError> {
         let doing = format!("begin a new record of what changes on {}", self.what);
-        let Some(Tracked { secondary, .. }) = self.tracked().await? else { return Ok(false) };
+        let Some(Tracked { replica, .. }) = self.tracked().await? else { return Ok(false) };
         // One that was begun before and could not be proven serves as well.
         let record = match self.unproven(&doing).await? {
             Some(record) => record,
-            None => self.begin(&secondary, &doing).await?,
+            None => self.begin(&replica, &doing).await?,
         };
         if !self.prove(tls, &doing).await? {
             return Ok(false);
         }
-        self.mark_proven(record, &secondary, &doing).await?;
+        self.mark_proven(record, &replica, &doing).await?;
         for bitmap in self.bitmaps(&doing).await? {
             if let Some((CHANGED | PROVEN, number, _)) = bitmap.parse()
                 && number < record
@@ -167,16 +173,16 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    async fn begin(&self, secondary: &HostName, doing: &str) -> Result<u64, HostError> {
+    async fn begin(&self, replica: &ReplicaFile, doing: &str) -> Result<u64, HostError> {
         let bitmaps = self.bitmaps(doing).await?;
         let last = bitmaps.iter().filter_map(|bitmap| Some(bitmap.parse()?.1)).max();
         let record = last.unwrap_or(0) + 1;
-        self.add(&format!("{CHANGED}.{record}.{secondary}"), true, doing).await?;
+        self.add(&name(CHANGED, record, replica), true, doing).await?;
         Ok(record)
     }
 
-    async fn mark_proven(&self, record: u64, secondary: &HostName, doing: &str) -> Result<(), HostError> {
-        self.add(&format!("{PROVEN}.{record}.{secondary}"), false, doing).await
+    async fn mark_proven(&self, record: u64, replica: &ReplicaFile, doing: &str) -> Result<(), HostError> {
+        self.add(&name(PROVEN, record, replica), false, doing).await
     }
 
     /// The number of the newest record, if it is not proven.
@@ -209,6 +215,10 @@ impl<'a> Changes<'a> {
             }
             tokio::time::sleep(LAG_POLL).await;
         }
+        // Had the mirror been let go of and attached anew meanwhile, its ready state would say nothing.
+        if self.is_unfilled().await? {
+            return Ok(false);
+        }
         let Some((target, export)) = mirror.remote(doing).await? else { return Ok(false) };
         let mut client = ReplicaClient::new(tls.cloned()).open(target, &export).await?;
         client.flush().await?;
@@ -227,7 +237,7 @@ impl<'a> Changes<'a> {
 
     pub async fn add(&self, name: &str, recording: bool, doing: &str) -> Result<(), HostError> {
         let bitmap = json!({
-            "node": self.names.format(), "name": name, "granularity": GRANULARITY, "disabled": !recording,
+            "node": self.names.format(), "name": name, "granularity": PIECE, "disabled": !recording,
         });
         self.command("block-dirty-bitmap-add", bitmap, doing).await
     }
@@ -335,12 +345,16 @@ mod tests {
 
     #[test]
     fn the_name_of_a_record_says_what_it_is_about() {
-        let parse = |name: &str| {
-            let bitmap = Bitmap { name: name.to_owned(), count: 0 };
-            bitmap.parse().map(|(kind, number, host)| (kind.to_owned(), number, host.to_string()))
+        let boot_id = "5f0c2b1e-2222-4333-8444-555566667777".parse().unwrap();
+        let replica = ReplicaFile { host: "host-2".parse().unwrap(), boot_id, file: "7-42".to_owned() };
+        let parse = |name: String| {
+            let bitmap = Bitmap { name, count: 0 };
+            bitmap.parse().map(|(kind, number, about)| (kind.to_owned(), number, about))
         };
-        assert_eq!(parse("changed.7.host-2"), Some(("changed".to_owned(), 7, "host-2".to_owned())));
-        assert_eq!(parse("unfilled"), None);
-        assert_eq!(parse("changed.x.host-2"), None);
+        let name = name(CHANGED, 7, &replica);
+        assert_eq!(parse(name.clone()), Some((CHANGED.to_owned(), 7, replica)));
+        assert_eq!(parse(UNFILLED.to_owned()), None);
+        assert_eq!(parse(name.replace("7.host", "x.host")), None);
+        assert_eq!(parse("changed.7.host-2".to_owned()), None);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{Bytes, CpuModel, HostName, VolumeId};
+use model::{Bytes, CpuModel, ReplicaFile, VolumeId};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, watch};
@@ -31,6 +31,7 @@ use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::record::MachineRecord;
 use super::resync::{Copy, Resync};
 use super::tls::TlsFiles;
+use crate::compare::Hashes;
 use crate::{
     ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MigrationPhase,
     MigrationSettings, MigrationState, MirrorState, RunState, Tracked,
@@ -171,13 +172,14 @@ impl Shared {
         Handover::new(qmp, &self.record.label.guest, self.volumes())
     }
 
-    /// Mirrors a volume, and begins to send what changed, if that is to be the fill.
+    /// Mirrors a volume, and begins to send what changed, if that is to be the fill; or, with `theirs`, what differs.
     async fn attach(
         self: &Arc<Self>,
         volume: VolumeId,
         target: SocketAddr,
         export: &ExportName,
         fill: Fill,
+        theirs: Option<Arc<dyn Hashes>>,
     ) -> Result<(), HostError> {
         let (names, what) = self.names(volume)?;
         let qmp = self.qmp();
@@ -193,7 +195,7 @@ impl Shared {
         if fill != Fill::Changed {
             return mirror.attach(goal).await.map(drop);
         }
-        if Changes::new(&qmp, names, &what).tracked().await?.is_none() {
+        if theirs.is_none() && Changes::new(&qmp, names, &what).tracked().await?.is_none() {
             return Err(HostError::NotFound(format!(
                 "cannot send {target} only what changed of {what}: nothing was recorded; fill it with everything"
             )));
@@ -213,7 +215,7 @@ impl Shared {
         }
         let socket = self.paths.run_dir.join("nbd.sock");
         let (export, tls) = (export.clone(), self.tls.clone());
-        let copy = Copy { qmp: Arc::clone(&qmp), names, what, socket, target, export, tls };
+        let copy = Copy { qmp: Arc::clone(&qmp), names, what, socket, target, export, tls, theirs };
         let shared = Arc::clone(self);
         let limit = self.fill_limits().get(&volume).copied().unwrap_or(0);
         let resync = Resync::begin(copy, limit, move || shared.tell(MachineEvent::Mirror(volume)));
@@ -489,7 +491,21 @@ impl Machine for QemuMachine {
         export: &ExportName,
         fill: Fill,
     ) -> Result<(), HostError> {
-        self.shared.attach(volume, target, export, fill).await
+        self.shared.attach(volume, target, export, fill, None).await
+    }
+
+    async fn attach_compared(
+        &self,
+        volume: VolumeId,
+        target: SocketAddr,
+        export: &ExportName,
+        theirs: Arc<dyn Hashes>,
+    ) -> Result<(), HostError> {
+        self.shared.attach(volume, target, export, Fill::Changed, Some(theirs)).await
+    }
+
+    fn sent(&self, volume: VolumeId) -> Option<u64> {
+        self.shared.resyncs().get(&volume).map(|resync| resync.progress.sent())
     }
 
     async fn mirror(&self, volume: VolumeId) -> Result<MirrorState, HostError> {
@@ -508,7 +524,7 @@ impl Machine for QemuMachine {
         let (names, what) = self.shared.names(volume)?;
         self.shared.fill_limits().insert(volume, bytes_per_second);
         if let Some(resync) = self.shared.resyncs().get(&volume) {
-            resync.progress.limit(bytes_per_second);
+            resync.progress.pace.set(bytes_per_second);
         }
         Mirror::new(&self.shared.qmp(), names, &what).limit(bytes_per_second).await
     }
@@ -520,9 +536,9 @@ impl Machine for QemuMachine {
         grown.map(drop).map_err(|error| error.into_host(&format!("grow {what} to {size}")))
     }
 
-    async fn track(&self, volume: VolumeId, secondary: &HostName) -> Result<(), HostError> {
+    async fn track(&self, volume: VolumeId, replica: &ReplicaFile) -> Result<(), HostError> {
         let (names, what) = self.shared.names(volume)?;
-        Changes::new(&self.shared.qmp(), names, &what).track(secondary, self.shared.tls.as_ref()).await
+        Changes::new(&self.shared.qmp(), names, &what).track(replica, self.shared.tls.as_ref()).await
     }
 
     async fn tracked(&self, volume: VolumeId) -> Result<Option<Tracked>, HostError> {

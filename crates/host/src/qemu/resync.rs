@@ -1,8 +1,9 @@
-//! Gives a mirror's target what changed while it was away, beside a running guest.
+//! Gives a mirror's target what it lacks after it was away, beside a running guest.
 //!
 //! The mirror is attached first, without a copy: every new write goes to both replicas. Then a task of this
-//! daemon reads, from the local file, what the records (see [`super::changes`]) count as changed, and writes
-//! it to the secondary through a connection of its own. QEMU is asked for bitmaps only; the guest neither
+//! daemon finds out what the target lacks: what the records (see [`super::changes`]) count as changed, or what
+//! differs by the hashes of both replicas ([`crate::compare`]). It reads that from the local file, and writes it
+//! to the secondary through a connection of its own. QEMU is asked for bitmaps only; the guest neither
 //! waits for the copy nor can be hurt by its failure.
 //!
 //! A guest may write to a piece while it is being copied: what was read before the guest's write could reach
@@ -32,7 +33,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,8 +47,9 @@ use super::mirror::Mirror;
 use super::names::Names;
 use super::qmp::{Qmp, QmpError};
 use super::tls::TlsFiles;
+use crate::compare::{Compare, Compared, Hashes, Pace, add};
 use crate::replica::nbd::{Handshake, Server};
-use crate::replica::{Replica, ReplicaClient};
+use crate::replica::{FileFacts, Replica, ReplicaClient, Served};
 use crate::{ExportName, HostError, MirrorState};
 
 /// Bytes that are sent in one request, and that are read before they are sent.
@@ -57,9 +59,6 @@ const BATCH: u64 = 8 * PIECE;
 /// How long a new mirror may take to be ready; nothing is copied for that.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const READY_POLL: Duration = Duration::from_millis(5);
-
-/// How soon a limit that was changed is obeyed.
-const LIMIT_POLL: Duration = Duration::from_millis(100);
 
 /// Rounds beside the running guest, before its disk is brought to rest.
 const ROUNDS: u32 = 4;
@@ -75,8 +74,8 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     done: AtomicU64,
     total: AtomicU64,
-    /// Bytes per second; 0: no limit.
-    limit: AtomicU64,
+    sent: AtomicU64,
+    pub pace: Arc<Pace>,
     failed: Mutex<Option<String>>,
 }
 
@@ -91,14 +90,9 @@ impl Progress {
         }
     }
 
-    pub fn limit(&self, bytes_per_second: u64) {
-        self.limit.store(bytes_per_second, Ordering::Relaxed);
-    }
-
-    /// How much longer so many bytes should have taken, by the limit of now.
-    fn early(&self, sent: u64, took: Duration) -> Option<Duration> {
-        let due_ms = sent.saturating_mul(1000).checked_div(self.limit.load(Ordering::Relaxed))?;
-        Duration::from_millis(due_ms).checked_sub(took).filter(|early| !early.is_zero())
+    /// Bytes that went over the network.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn fail(&self, error: &HostError) {
@@ -117,7 +111,7 @@ impl Resync {
     /// Begins to copy; `ended` is called at the end, however it ends.
     pub fn begin(copy: Copy, limit: u64, ended: impl FnOnce() + Send + 'static) -> Resync {
         let shown = Arc::new(Progress::default());
-        shown.limit(limit);
+        shown.pace.set(limit);
         let progress = Arc::clone(&shown);
         let task = tokio::spawn(async move {
             if let Err(error) = copy.run(&progress).await {
@@ -159,6 +153,8 @@ pub(crate) struct Copy {
     pub target: SocketAddr,
     pub export: ExportName,
     pub tls: Option<TlsFiles>,
+    /// Tells what the target holds. None: it holds everything but what is recorded.
+    pub theirs: Option<Arc<dyn Hashes>>,
 }
 
 impl Copy {
@@ -171,17 +167,30 @@ impl Copy {
     }
 
     async fn run(&self, progress: &Progress) -> Result<(), HostError> {
-        let doing = format!("send {} what changed of {}", self.target, self.what);
+        let doing = format!("send {} what it lacks of {}", self.target, self.what);
         self.wait_until_mirrored(&doing).await?;
         self.start_server(&doing).await?;
-        let (path, _) = self.mirror().local(&doing).await?;
+        let (path, size) = self.mirror().local(&doing).await?;
         let file = File::open(&path)
             .map_err(|error| HostError::Failed(format!("cannot {doing}: {}: {error}", path.display())))?;
         let replica = ReplicaClient::new(self.tls.clone()).open(self.target, &self.export).await?;
+        let theirs = self.look().await?.file;
         let changes = self.changes();
-        changes.unite(&doing).await?;
-        let todo = self.read(UNION, &doing).await?;
-        changes.remove(UNION, &doing).await?;
+        let todo = match &self.theirs {
+            Some(theirs) => self.compare(&path, size, theirs, progress).await?,
+            None => {
+                let record = changes.tracked().await?.map(|tracked| tracked.replica.file);
+                if record.is_none() || record != theirs.as_ref().map(|theirs| theirs.id.clone()) {
+                    return Err(HostError::Failed(format!(
+                        "cannot {doing}: what was recorded is not about the file that is served there"
+                    )));
+                }
+                changes.unite(&doing).await?;
+                let recorded = self.read(UNION, &doing).await?;
+                changes.remove(UNION, &doing).await?;
+                recorded
+            }
+        };
         let mut rounds = Rounds { copy: self, progress, file: Arc::new(file), replica, todo, doing: &doing };
         if !rounds.some(ROUNDS).await? {
             let rested = match self.mirror().rest(&doing).await {
@@ -192,7 +201,31 @@ impl Copy {
             rested
                 .map_err(|_| HostError::TimedOut(format!("cannot {doing}: the secondary is too slow")))??;
         }
+        // A connection that broke comes back to whatever is served under that name by then.
+        let same = |now: FileFacts| theirs.as_ref().map(|before| &before.id) == Some(&now.id);
+        if theirs.is_some() && !self.look().await?.file.is_some_and(same) {
+            return Err(HostError::Failed(format!("cannot {doing}: another file is served there now")));
+        }
         changes.mark_filled().await
+    }
+
+    /// What differs. With the mirror attached, and so no piece that is alike ever differs again.
+    async fn compare(
+        &self,
+        path: &Path,
+        size: u64,
+        theirs: &Arc<dyn Hashes>,
+        progress: &Progress,
+    ) -> Result<Vec<Range<u64>>, HostError> {
+        progress.total.store(size, Ordering::Relaxed);
+        let whole = std::slice::from_ref(&(0..size)).to_vec();
+        let mut compare = Compare::new(path, &whole, Arc::clone(theirs), Arc::clone(&progress.pace))?;
+        let mut todo = Vec::new();
+        while let Some(Compared { range, unlike }) = compare.next().await? {
+            progress.done.fetch_add(length(&[range]), Ordering::Relaxed);
+            unlike.into_iter().for_each(|range| add(&mut todo, range));
+        }
+        Ok(todo)
     }
 
     async fn wait_until_mirrored(&self, doing: &str) -> Result<(), HostError> {
@@ -238,8 +271,8 @@ impl Copy {
     }
 
     /// Sees that the secondary lives, before something that would hang QEMU if it did not.
-    async fn look(&self) -> Result<(), HostError> {
-        ReplicaClient::new(self.tls.clone()).ask(self.target, &self.export).await.map(drop)
+    async fn look(&self) -> Result<Served, HostError> {
+        ReplicaClient::new(self.tls.clone()).ask_about(self.target, &self.export).await
     }
 }
 
@@ -286,9 +319,8 @@ impl Rounds<'_> {
             self.replica.write(&pieces).await?;
             sent += bytes;
             self.progress.done.fetch_add(bytes, Ordering::Relaxed);
-            while let Some(early) = self.progress.early(sent, begun.elapsed()) {
-                tokio::time::sleep(early.min(LIMIT_POLL)).await;
-            }
+            self.progress.sent.fetch_add(bytes, Ordering::Relaxed);
+            self.progress.pace.keep(sent, begun).await;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::file::FileFacts;
 use super::nbd::{Connection, Handshake, Server};
 use crate::qemu::TlsFiles;
 use crate::{ExportName, HostError};
@@ -41,14 +42,20 @@ impl ReplicaClient {
 
     /// The size of an export in bytes. Not found: the server answers, and does not serve that export.
     pub async fn ask(&self, server: SocketAddr, export: &ExportName) -> Result<u64, HostError> {
+        self.ask_about(server, export).await.map(|served| served.size)
+    }
+
+    /// As [`Self::ask`], with what that host says of the file behind the export.
+    pub async fn ask_about(&self, server: SocketAddr, export: &ExportName) -> Result<Served, HostError> {
         let config = self.tls.as_ref().map(TlsFiles::client).transpose()?;
         let asked = async {
             let mut handshake = Self::greet(server, config).await?;
-            let size = handshake.size_of(export.as_str()).await?;
+            let about = handshake.about(export.as_str()).await?;
             handshake.abort().await?;
-            Ok::<_, io::Error>(size)
+            Ok::<_, io::Error>(about)
         };
-        served(server, export, within(server, ANSWER_LIMIT, asked).await?)
+        let about = served(server, export, within(server, ANSWER_LIMIT, asked).await?)?;
+        Ok(Served { size: about.size, file: FileFacts::parse(&about.description) })
     }
 
     /// Begins to use an export.
@@ -69,6 +76,15 @@ impl ReplicaClient {
             None => Ok(handshake),
         }
     }
+}
+
+/// What is behind an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Bytes.
+    pub size: u64,
+    /// None: its server does not say, as one of an older build.
+    pub file: Option<FileFacts>,
 }
 
 /// A replica on another host, opened for writing. After an error it is of no more use.

@@ -18,10 +18,12 @@
 //! of its name any more, and goes on holding.
 
 mod client;
+mod file;
 pub(crate) mod nbd;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,8 +35,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 pub(crate) use client::Replica;
-pub use client::{ReplicaClient, ask, probe};
+pub use client::{ReplicaClient, Served, ask, probe};
+pub use file::FileFacts;
 
+use crate::compare::{PieceHash, hash_pieces};
 use crate::qemu::process::{self, ProcessHandle, ProcessId};
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::qemu::tls;
@@ -256,9 +260,12 @@ impl StorageDaemon {
         path: &Path,
     ) -> Result<(), HostError> {
         let doing = format!("serve the replica of volume {volume}");
-        if let Err(error) = std::fs::metadata(path) {
-            return Err(HostError::NotFound(format!("cannot {doing}: {}: {error}", path.display())));
-        }
+        let facts = match std::fs::File::open(path).and_then(|file| FileFacts::of(&file)) {
+            Ok(facts) => facts,
+            Err(error) => {
+                return Err(HostError::NotFound(format!("cannot {doing}: {}: {error}", path.display())));
+            }
+        };
         process::give_to(path, self.config.run_as)?;
         let file = json!({
             "driver": "file", "node-name": file_node(volume), "filename": path, "aio": "threads",
@@ -267,10 +274,13 @@ impl StorageDaemon {
         let raw = json!({
             "driver": "raw", "node-name": replica_node(volume), "file": file_node(volume), "discard": "ignore",
         });
-        let serve = json!({
+        let mut serve = json!({
             "type": "nbd", "id": format!("{ID_PREFIX}{}", export.as_str()), "node-name": replica_node(volume),
             "name": export.as_str(), "writable": true,
         });
+        if let Some(facts) = facts {
+            serve["description"] = facts.to_string().into();
+        }
         for (command, arguments) in
             [("blockdev-add", file), ("blockdev-add", raw), ("block-export-add", serve)]
         {
@@ -389,6 +399,35 @@ impl ReplicaServer for StorageDaemon {
         // What it held before is of no more interest: its new writer fills it.
         self.lost_writes().remove(&volume);
         self.serve_new(qmp, volume, export, &path).await
+    }
+
+    async fn hashes(
+        &self,
+        volume: VolumeId,
+        export: &ExportName,
+        range: Range<u64>,
+    ) -> Result<Vec<PieceHash>, HostError> {
+        let mut slot = self.running.lock().await;
+        self.ensure(&mut slot).await?;
+        let Some(running) = slot.as_ref() else { return Ok(Vec::new()) };
+        let (served, mut nodes) = tokio::try_join!(query_exports(&running.qmp), query_nodes(&running.qmp))?;
+        let open = nodes.remove(&file_node(volume)).filter(|_| served.contains_key(export));
+        // Reading may take long, and nobody else need wait for it.
+        drop(slot);
+        let Some(path) = open else {
+            return Err(HostError::NotFound(format!(
+                "this host does not serve {}; serve it first",
+                export.as_str()
+            )));
+        };
+        // The storage daemon writes through the page cache, so this reads what it has acknowledged.
+        crate::blocking(move || {
+            let hashed = std::fs::File::open(&path).and_then(|file| hash_pieces(&file, range));
+            hashed.map_err(|error| {
+                HostError::Failed(format!("cannot read the replica {}: {error}", path.display()))
+            })
+        })
+        .await
     }
 
     async fn flush(&self, volume: VolumeId) -> Result<(), HostError> {

@@ -39,8 +39,9 @@ const REPLY_ERROR: u32 = 1 << 31;
 const REPLY_TLS_REQUIRED: u32 = REPLY_ERROR + 5;
 const REPLY_UNKNOWN_EXPORT: u32 = REPLY_ERROR + 6;
 
-/// The kind of information that holds an export's size.
+/// The kinds of information that hold an export's size and its description.
 const INFO_EXPORT: u16 = 0;
+const INFO_DESCRIPTION: u16 = 2;
 
 /// What a server may put into one reply; it sends some tens of bytes, or a list of extents.
 const REPLY_MAX: u32 = 8 << 20;
@@ -72,6 +73,15 @@ const WINDOW: usize = 8;
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// What a server says of an export.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    /// Bytes.
+    pub size: u64,
+    /// Free text; empty if there is none.
+    pub description: String,
+}
 
 /// A connection that is still choosing an export.
 pub(crate) struct Handshake {
@@ -118,8 +128,8 @@ impl Handshake {
         Ok(Handshake { stream: Box::new(stream) })
     }
 
-    /// The size of an export in bytes. None: there is no such export.
-    pub async fn size_of(&mut self, export: &str) -> io::Result<Option<u64>> {
+    /// What an export is like. None: there is no such export.
+    pub async fn about(&mut self, export: &str) -> io::Result<Option<About>> {
         self.pick(OPTION_INFO, export).await
     }
 
@@ -130,8 +140,8 @@ impl Handshake {
 
     /// Begins to use an export. None: there is no such export.
     pub async fn open(mut self, export: &str) -> io::Result<Option<Connection>> {
-        let size = self.pick(OPTION_GO, export).await?;
-        Ok(size.map(|size| Connection { stream: self.stream, size }))
+        let about = self.pick(OPTION_GO, export).await?;
+        Ok(about.map(|about| Connection { stream: self.stream, size: about.size }))
     }
 
     /// Reads which ranges of an export are set in a dirty bitmap that is exported with it.
@@ -160,22 +170,25 @@ impl Handshake {
         }
     }
 
-    async fn pick(&mut self, kind: u32, export: &str) -> io::Result<Option<u64>> {
-        // After the name, the number of kinds of information asked for: none beyond the size, which always comes.
-        let data = [text(export)?, vec![0, 0]].concat();
+    async fn pick(&mut self, kind: u32, export: &str) -> io::Result<Option<About>> {
+        // After the name, how many kinds of information are asked for beyond the size, which always comes.
+        let wanted = [1_u16.to_be_bytes(), INFO_DESCRIPTION.to_be_bytes()].concat();
+        let data = [text(export)?, wanted].concat();
         self.send(kind, &data).await?;
-        let mut size = None;
+        let mut about = About::default();
         loop {
             let (kind, data) = self.reply().await?;
             match kind {
-                REPLY_ACK => return Ok(size),
+                REPLY_ACK => return Ok(Some(about)),
                 REPLY_UNKNOWN_EXPORT => return Ok(None),
                 REPLY_INFO => {
-                    if let [a, b, rest @ ..] = data.as_slice()
-                        && u16::from_be_bytes([*a, *b]) == INFO_EXPORT
-                        && let Some(bytes) = rest.first_chunk::<8>()
-                    {
-                        size = Some(u64::from_be_bytes(*bytes));
+                    let [a, b, rest @ ..] = data.as_slice() else { continue };
+                    match (u16::from_be_bytes([*a, *b]), rest.first_chunk::<8>()) {
+                        (INFO_EXPORT, Some(bytes)) => about.size = u64::from_be_bytes(*bytes),
+                        (INFO_DESCRIPTION, _) => {
+                            about.description = String::from_utf8_lossy(rest).into_owned();
+                        }
+                        _ => {}
                     }
                 }
                 error if error >= REPLY_ERROR => return Err(refused(error, &data)),

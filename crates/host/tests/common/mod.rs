@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::qemu::{QemuConfig, QemuDriver, RunAs, TlsFiles};
-use host::replica::{ReplicaConfig, StorageDaemon};
+use host::replica::{FileFacts, ReplicaConfig, StorageDaemon};
 use host::{
     BootFiles, CpuModel, ExportName, Hypervisor, Machine, MachineConfig, MachineDisk, MachineLabel,
     MirrorState,
 };
-use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, VolumeId};
+use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, ReplicaFile, VolumeId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use uuid::Uuid;
 
@@ -85,6 +85,13 @@ impl Bench {
         std::fs::write(bench.path("primary.raw"), writer::disk()).unwrap();
         std::fs::write(bench.path("secondary.raw"), vec![0xa5; writer::DISK]).unwrap();
         bench
+    }
+
+    /// A replica in that file, on that host.
+    pub fn replica_file(&self, host: &str, file: &str) -> ReplicaFile {
+        let facts = FileFacts::of(&std::fs::File::open(self.path(file)).unwrap()).unwrap();
+        let file = facts.expect("this file system knows when its files were made").id;
+        ReplicaFile { host: host.parse().unwrap(), boot_id: BootId(self.guest.0), file }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

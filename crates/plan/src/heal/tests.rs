@@ -159,7 +159,7 @@ fn nothing_is_healed_while_it_is_off_or_something_is_under_way() {
         |view| {
             let report = view.guest_reports.get_mut(&"a".parse().unwrap()).unwrap();
             let state = VolumeState::Syncing;
-            report.volumes = vec![VolumeReport { volume: volume("a"), state, fill: None }];
+            report.volumes = vec![VolumeReport { volume: volume("a"), state, fill: None, filled: None }];
         },
         "the replica on host2 is being filled",
     );

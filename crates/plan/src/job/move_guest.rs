@@ -656,7 +656,7 @@ fn is_stopped(at: At<'_>) -> bool {
 
 /// How far the secondary is filled, of all volumes.
 fn percent_filled(volumes: &[VolumeReport]) -> u64 {
-    let fills = volumes.iter().filter_map(|volume| volume.fill);
+    let fills = volumes.iter().filter_map(|volume| volume.fill.as_ref());
     let (done, total) = fills.fold((0, 0), |(done, total), fill| (done + fill.done, total + fill.total));
     let percent = if total == 0 { 0 } else { u128::from(done) * 100 / u128::from(total) };
     u64::try_from(percent).unwrap_or(100)

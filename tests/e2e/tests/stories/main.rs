@@ -7,6 +7,7 @@ mod healing;
 mod migrating;
 mod moving;
 mod refusals;
+mod resync;
 mod story;
 mod survival;
 mod volumes;

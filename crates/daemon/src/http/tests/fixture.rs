@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::{Client, ClientConfig, ClientError, Problem, PromiseRequest, StoreMemberView};
+use api::{Client, ClientConfig, ClientError, HashRequest, Problem, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
-use host::Machine;
+use host::compare::PieceHash;
 use host::image::store::ImageFiles;
+use host::{HostError, Machine};
 use jiff::Timestamp;
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootId, Bytes, Cluster, Epoch, GuestId, GuestName, GuestReport,
@@ -62,6 +63,13 @@ impl Backend for TestBackend {
 
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         if asker.as_str() == "host2" { 1000 + request.epoch.0 } else { 0 }
+    }
+
+    async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {
+        match request.export.as_str() {
+            "served" => Ok(vec![[7; 32]; 2]),
+            other => Err(HostError::NotFound(format!("'{other}' is nothing that this host serves"))),
+        }
     }
 
     fn own_usage(&self) -> Option<HostUsage> {

@@ -384,8 +384,16 @@ fn recalled(percent: u64, back_for_s: i64, change: impl FnOnce(&mut ClusterView)
     let session = view.sessions.get_mut(&fixture::host("host2")).unwrap();
     session.started_at = now - SignedDuration::from_secs(back_for_s);
     let report = view.guest_reports.get_mut(&"a".parse().unwrap()).unwrap();
-    let fill = Some(model::FillProgress { done: percent, total: 100 });
-    report.volumes = vec![VolumeReport { volume: fixture::volume("a"), state: VolumeState::Syncing, fill }];
+    let fill = Some(model::FillProgress {
+        done: percent,
+        total: 100,
+        how: None,
+        why: String::new(),
+        sent: None,
+        bytes_per_second: 0,
+    });
+    let (volume, state) = (fixture::volume("a"), VolumeState::Syncing);
+    report.volumes = vec![VolumeReport { volume, state, fill, filled: None }];
     change(&mut view);
     let report = view.job_reports.get(&world.job.id);
     let (report, _) = advance(&view, &world.job, report, now).expect("it says how far it is");

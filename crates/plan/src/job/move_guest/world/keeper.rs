@@ -1,5 +1,6 @@
 //! What a keeper sees, remembers and says, as the daemon's does.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use model::{
@@ -47,7 +48,8 @@ impl World {
         let keeper = &mut self.sites.get_mut(name).unwrap().keeper;
         let unserved = keeper.unserved.entry((host.clone(), epoch)).or_default();
         *unserved = if serves { 0 } else { *unserved + 1 };
-        Peer { host: host.clone(), liveness, serves, gave_up: *unserved > HOLD_TICKS }
+        let gave_up = *unserved > HOLD_TICKS;
+        Peer { host: host.clone(), liveness, serves, gave_up, files: BTreeMap::new() }
     }
 
     fn situation(&mut self, name: &HostName) -> Situation {
@@ -110,6 +112,8 @@ impl World {
             gave_up_sending: site.keeper.gave_up.as_ref().map(|(job, _)| *job),
             arriving_since: site.keeper.arriving_since,
             mirror_back_failed: site.keeper.mirror_back_failed,
+            filled_in_vain: BTreeSet::new(),
+            no_fill_before: None,
             now: self.now(),
             spec,
             assignment,
@@ -188,7 +192,7 @@ impl World {
                 (true, false) => VolumeState::Syncing,
                 (false, _) => VolumeState::Alone,
             };
-            VolumeReport { volume: volume(), state, fill: None }
+            VolumeReport { volume: volume(), state, fill: None, filled: None }
         });
         let exit = self.sites[name].keeper.exit.clone();
         let generation = s.machine.as_ref().map(|machine| machine.boot_generation);
@@ -242,6 +246,7 @@ fn facts(machine: &Qemu, target_boot: Option<BootId>, world: &World) -> MachineF
         boot_generation: machine.generation,
         stage: machine.stage,
         mirrors: mirror.into_iter().collect(),
+        records: BTreeMap::new(),
         sending: machine.sending.as_ref().map(|sending| Sending {
             phase: sending.phase.clone(),
             iteration: 1,
