@@ -9,7 +9,8 @@
 //! differs is copied. It costs reading both replicas, and no network. A file to which nothing was ever written is not
 //! worth the look.
 //!
-//! *All of it* is the last resort: for a blank file, and when the other ways have failed several times.
+//! *All of it* is the last resort: for a blank file, when the other ways have failed several times, and when somebody
+//! asked for it.
 
 use model::{FillHow, Replica, VolumeId};
 
@@ -37,6 +38,9 @@ fn choose(
     volume: VolumeId,
 ) -> (FillHow, String) {
     let host = &target.host;
+    if s.in_sync.get(&volume).is_some_and(|set| set.refill) {
+        return (FillHow::Whole, "somebody asked for all of it".to_owned());
+    }
     let theirs = peer.files.get(&volume);
     let untrusted = match (machine.records.get(&volume), theirs) {
         (None, _) => "nothing was recorded since it was last in sync".to_owned(),
