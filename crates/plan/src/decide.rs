@@ -158,6 +158,7 @@ fn recover(
             }
         }
     }
+    leavers_first(view, &mut decision.changes);
 }
 
 /// The inventory counts a guest that is being moved where it goes. It still runs where it is, so the room that it
@@ -181,6 +182,14 @@ fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
         }
     }
     snapshot
+}
+
+/// Guests that leave a live host make room there for those that come.
+fn leavers_first(view: &ClusterView, changes: &mut [Change]) {
+    changes.sort_by_key(|change| match change {
+        Change::Promote { from, .. } => !view.is_live(&from.host),
+        Change::Assign { .. } => true,
+    });
 }
 
 fn cannot_take(inventory: &Inventory, guest: GuestIx, from: &Assignment, why: &NoReturn) -> String {
