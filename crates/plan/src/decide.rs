@@ -182,6 +182,7 @@ fn recover(
             }
         }
     }
+    leavers_first(view, &mut decision.changes);
 }
 
 /// The inventory counts a guest that is being moved where it goes. It still runs where it is, so the room that it
@@ -205,6 +206,14 @@ fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
         }
     }
     snapshot
+}
+
+/// Guests that leave a live host make room there for those that come.
+fn leavers_first(view: &ClusterView, changes: &mut [Change]) {
+    changes.sort_by_key(|change| match change {
+        Change::Promote { from, .. } | Change::Recover { from, .. } => !view.is_live(&from.host),
+        Change::Assign { .. } => true,
+    });
 }
 
 fn cannot_take(inventory: &Inventory, guest: GuestIx, from: &Assignment, why: &NoReturn) -> String {

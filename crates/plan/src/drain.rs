@@ -412,16 +412,15 @@ impl<'a> Plan<'_, '_, 'a> {
                     return Left::Stuck(format!("{}; `kennel guest set` can change that", stay.why));
                 }
                 StayCause::Local if self.takes_its_disks_along(guest) => {}
-                StayCause::Local if !self.runs(guest) => {
+                StayCause::Local
+                    if !self.runs(guest) && self.snapshot().guest(guest).storage == Storage::Local =>
+                {
                     return Left::Stuck(format!(
                         "{}, and it is stopped: disks can be copied only while a guest runs",
                         stay.why
                     ));
                 }
-                StayCause::Local => {
-                    return Left::Stuck(format!("not all of its disks are mirrored, and {}", stay.why));
-                }
-                StayCause::Failed => return Left::Stuck(stay.why.clone()),
+                StayCause::Local | StayCause::Failed => return Left::Stuck(stay.why.clone()),
                 StayCause::Stopped | StayCause::Young => {}
             }
         }

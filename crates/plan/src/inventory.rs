@@ -496,7 +496,11 @@ impl Inventory {
             return stay(StayCause::Pinned, "its operator does not want it moved".to_owned());
         }
         if spec.disks.iter().any(|disk| disk.pool == Pool::Local) || spec.disks.is_empty() {
-            return stay(StayCause::Local, format!("its disks are on {host} alone"));
+            let why = match spec.is_mirrored() {
+                true => "some of its disks are local, and some are mirrored".to_owned(),
+                false => format!("its disks are on {host} alone"),
+            };
+            return stay(StayCause::Local, why);
         }
         if spec.power == PowerWish::Stopped {
             return stay(StayCause::Stopped, "it is stopped".to_owned());

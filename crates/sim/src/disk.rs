@@ -8,6 +8,8 @@
 //! has flushed. When a guest begins to run it reads its disk, and what it reads must be what it was told, or a write
 //! that is still under way. What it has read must not be gone later either: then it counts as acknowledged.
 
+use std::collections::BTreeSet;
+
 use model::Epoch;
 
 use crate::rng::Rng;
@@ -66,6 +68,8 @@ impl Told {
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     blocks: [Told; BLOCKS],
+    /// What guests have found when they began to run.
+    found: BTreeSet<WriteId>,
     /// A secondary answered a write with an error, and the guest was told that it was written all the same: until
     /// the record says so too, one more failure loses it.
     pub thin: bool,
@@ -85,7 +89,7 @@ impl Ledger {
     /// As if the guest had been told of just what a replica holds.
     pub fn of(file: &File) -> Ledger {
         let blocks = file.cached.map(|found| Told { acknowledged: vec![found], pending: vec![] });
-        Ledger { blocks, thin: false }
+        Ledger { blocks, thin: false, found: BTreeSet::new() }
     }
 
     pub fn flush(&mut self) {
@@ -113,8 +117,14 @@ impl Ledger {
                 None => told.acknowledged.push(found),
             }
             told.pending.clear();
+            self.found.insert(found);
         }
         Ok(())
+    }
+
+    /// Whether a later run has begun with this write.
+    pub fn was_found(&self, id: WriteId) -> bool {
+        self.found.contains(&id)
     }
 
     /// Whether a replica holds everything that was acknowledged.

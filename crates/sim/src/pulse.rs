@@ -98,7 +98,8 @@ impl World {
             let quiet =
                 site.disk_fails_until.max(site.disk_full_until) <= self.now && site.clock.percent == 100;
             let moves = site.frozen_until.max(site.daemon_frozen_until) <= self.now;
-            let live = self.store.now.view.is_live(&host_name(ix));
+            let session = self.store.now.view.sessions.get(&host_name(ix));
+            let live = session.is_some_and(|session| session.boot_id == self.boot_of(ix));
             if !site.up || site.daemon.is_none() || !quiet || !moves || !live {
                 return Some(format!("host{} is not well", ix + 1));
             }
@@ -165,6 +166,13 @@ impl World {
 
     fn job_unwell(&self) -> Option<String> {
         let view = &self.store.now.view;
+        let stuck = |report: &model::GuestReport| {
+            report.message.as_ref().is_some_and(|message| message.contains(NEEDS_A_PERSON))
+        };
+        if !self.is_single() && view.guest_reports.values().any(stuck) {
+            // Its jobs wait for that person, too.
+            return None;
+        }
         let open = view.jobs.values().find(|job| {
             let ended = view.job_reports.get(&job.id).is_some_and(|report| report.state.is_terminal());
             let waits = match &job.kind {

@@ -367,6 +367,9 @@ impl<'a> Move<'a> {
             return Seen::Fails(format!("{target} is lost"));
         }
         let running = at.report.is_some_and(|report| report.state == GuestState::Running);
+        if !self.has_recorded(at) {
+            return Seen::Waits(format!("{owner} records its replicas"));
+        }
         if at.assignment.handover.is_some() || !running {
             return Seen::Waits(format!("it does not run on {owner} yet"));
         }
@@ -387,7 +390,7 @@ impl<'a> Move<'a> {
             let percent = percent_filled(volumes);
             return Seen::Waits(format!("{target} is filled: {percent} %"));
         }
-        let waited = self.now.duration_since(*moving.waits_since.get_or_insert(self.now));
+        let waited = self.waited(moving);
         if !live {
             let back = self.way_back(at, moving);
             return match back.filter(|_| waited >= MISSING_MAX) {
@@ -406,6 +409,14 @@ impl<'a> Move<'a> {
             return Seen::Fails(format!("{target} serves no replica that could be filled: {why}"));
         }
         Seen::Waits(problem.unwrap_or_else(|| format!("{target} makes room for a replica")))
+    }
+
+    /// For how long the present wait has lasted. One that begins in the future was written by a leader whose clock was
+    /// ahead of this one's, and begins now.
+    fn waited(&self, moving: &mut Moving) -> SignedDuration {
+        let since = moving.waits_since.filter(|since| *since <= self.now).unwrap_or(self.now);
+        moving.waits_since = Some(since);
+        self.now.duration_since(since)
     }
 
     /// What a host says of this guest.
@@ -493,9 +504,20 @@ impl<'a> Move<'a> {
         }
     }
 
+    /// Whether the owner has recorded itself at its epoch. Until then its last owner's replica may be the only good
+    /// one, and that one stays the secondary.
+    fn has_recorded(&self, at: At<'_>) -> bool {
+        let epoch = at.assignment.epoch;
+        let unsaid = |volume| self.view.in_sync.get(volume).is_some_and(|set| set.epoch != epoch);
+        !at.spec.disks.iter().any(|disk| unsaid(&disk.volume))
+    }
+
     /// Ends the mirroring of a guest whose disks are local again.
     fn leave_alone(&self, at: At<'_>) -> Option<Vec<Effect>> {
         let mirrored = at.spec.is_local() && at.assignment.secondary.is_some();
+        if mirrored && !self.has_recorded(at) {
+            return Some(vec![]);
+        }
         mirrored.then(|| {
             let alone = Assignment { secondary: None, handed_over_by: None, ..at.assignment.clone() };
             let holds = std::iter::once(Effect::Compare(RestsOn::Session(alone.host.clone())));
@@ -584,7 +606,8 @@ impl<'a> Move<'a> {
             && !at.spec.deleting
         {
             if let Some(back) = self.way_back(at, moving).filter(|back| back != secondary) {
-                // The owner may have admitted the new one in this very moment.
+                // Who is to drop a replica is another one then; and the owner may have admitted the new one by now.
+                moving.dropping = false;
                 let back = Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() });
                 return Some(std::iter::once(back).chain(self.compare_in_sync(at)).collect());
             }

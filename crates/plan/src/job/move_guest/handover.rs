@@ -78,7 +78,7 @@ impl Move<'_> {
                 Seen::Waits(migration.to_string())
             }
             None => {
-                let waited = self.now.duration_since(*moving.waits_since.get_or_insert(self.now));
+                let waited = self.waited(moving);
                 let problem = self.problem_of(to);
                 let patience = if problem.is_some() { MENDS_WITHIN } else { RECEIVES_WITHIN };
                 if waited >= patience {
