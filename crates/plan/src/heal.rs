@@ -186,7 +186,7 @@ fn obstructed(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment) -> 
     }
     let report = view.guest_reports.get(&spec.name);
     let report = report.filter(|r| r.host == *owner && r.epoch == assignment.epoch && r.guest_id == spec.id);
-    if !report.is_some_and(|report| report.state == GuestState::Running) {
+    if report.is_none_or(|report| report.state != GuestState::Running) {
         return Some("it does not run, and a disk is copied only while its guest runs".into());
     }
     if let Some(job) = open_jobs(view).find(|job| guest_of(job) == Some(&spec.name)) {

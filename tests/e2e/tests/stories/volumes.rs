@@ -56,7 +56,7 @@ fn a_running_guests_disk_is_replaced_resynced_grown_and_converted() {
     // One replica, and two again.
     lab.kennel(&["volume", "convert", "web1", "--pool", "local"]).unwrap();
     assert!(lab.guest("web1").unwrap()["secondary"].is_null());
-    assert_eq!(lab.holders("web1").unwrap(), [owner.clone()]);
+    assert_eq!(lab.holders("web1").unwrap(), std::slice::from_ref(&owner));
     let sentence = lab.refused(&["volume", "resync", "web1"]).unwrap();
     assert!(sentence.contains("volume convert"), "{sentence}");
     lab.kennel(&["volume", "convert", "web1", "--pool", "mirror", "--to", &secondary]).unwrap();

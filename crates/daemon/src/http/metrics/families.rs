@@ -267,12 +267,12 @@ impl Facts<'_> {
         families.bytes(
             "volume_resync_done",
             "How much of a replica is filled, while it is",
-            of(&|view| view.fill.map(|fill| fill.done as f64)),
+            of(&|view| view.fill.as_ref().map(|fill| fill.done as f64)),
         );
         families.bytes(
             "volume_resync_size",
             "How much of a replica is to be filled, while it is",
-            of(&|view| view.fill.map(|fill| fill.total as f64)),
+            of(&|view| view.fill.as_ref().map(|fill| fill.total as f64)),
         );
     }
 

@@ -87,7 +87,7 @@ fn guest(index: usize) -> (GuestSpec, Assignment, GuestReport, InSync) {
         "state": GuestState::Running, "boot_generation": 1, "since": at, "accelerator": null, "exit": null,
         "volumes": volumes, "message": null });
     let members = [1].map(|index| Replica { host: name(index), boot_id: boot(index) });
-    let in_sync = InSync { volume, epoch: Epoch::FIRST, members: members.into() };
+    let in_sync = InSync::first(volume, Epoch::FIRST, members.into(), jiff::Timestamp::UNIX_EPOCH);
     (from(spec), from(assignment), from(report), in_sync)
 }
 
