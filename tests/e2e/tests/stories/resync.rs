@@ -13,7 +13,7 @@ const DISK_MIB: u32 = 2048;
 /// What is written while the secondary is away: one part in twenty.
 const CHANGED_MIB: u32 = DISK_MIB / 20;
 /// What may be sent for that: one part in ten. Bytes.
-const SENT_MAX: u64 = (DISK_MIB as u64) << 20 / 10;
+const SENT_MAX: u64 = ((DISK_MIB as u64) << 20) / 10;
 
 /// A cut that nobody need do anything about.
 const SHORT_BREAK: Duration = Duration::from_secs(2);
