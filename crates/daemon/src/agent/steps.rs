@@ -375,7 +375,9 @@ impl Keeper {
 
     async fn shut_down(&mut self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Ok(()) };
-        running.machine.request_shutdown().await?;
+        // One that is just ending does not answer, which is no failure of the guest's.
+        let asked = running.machine.request_shutdown().await;
+        asked.map_err(|error| Failure { pause: AFTER_CONFLICT, ..Failure::soon(error.to_string()) })?;
         let now = Instant::now();
         self.shutdown_asked_at = Some((self.shutdown_asked_at.map_or(now, |(first, _)| first), now));
         Ok(())
