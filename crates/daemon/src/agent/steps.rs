@@ -294,9 +294,11 @@ impl Keeper {
         how: FillHow,
         why: &str,
     ) -> Result<(), Failure> {
+        // QEMU counts zeroes, too, when it copies all: a limit would make a large new disk wait for its second copy.
+        let limit = if how == FillHow::Whole { 0 } else { FILL_RATE };
         if let Some(running) = &self.running {
             for &volume in volumes {
-                running.machine.limit_fill(volume, FILL_RATE).await?;
+                running.machine.limit_fill(volume, limit).await?;
             }
         }
         if let Err(failure) = self.attach_with(s, volumes, target, Some(how)).await {
