@@ -12,8 +12,8 @@
 //! - *A piece that is found alike is alike.* A byte that the guest has written since the mirror was attached reaches
 //!   both replicas, before the look or after it, and overlapping writes in the same order. A byte that it has not
 //!   written is what was compared.
-//! - *A piece that is found unlike may be alike,* because a write was on its way. A resync copies it all the same; whoever
-//!   only wants to know looks at those pieces again, for as long as there are fewer of them each time.
+//! - *A piece that is found unlike may be alike,* because a write was on its way. A resync copies it all the same;
+//!   whoever only wants to know looks at those pieces again, for as long as there are fewer of them each time.
 
 use std::fmt::Debug;
 use std::fs::File;

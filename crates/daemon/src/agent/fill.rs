@@ -12,8 +12,8 @@ use model::{BootId, FillHow, FillProgress, Filled, VolumeId};
 use plan::limits::{RETRY_FIRST, RETRY_MAX};
 use tokio::time::Instant;
 
-/// Bytes per second that a secondary is filled with, or compared, at most: a part of what a disk and a network of
-/// this decade can do, so that guests keep the rest.
+/// Bytes per second that replicas are compared with, and what is found or recorded is sent with, at most: a part of
+/// what a disk and a network of this decade can do, so that guests keep the rest.
 pub(super) const FILL_RATE: u64 = 256 << 20;
 
 /// So many failures of one way in a row, and it is in vain.

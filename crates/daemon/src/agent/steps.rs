@@ -304,9 +304,11 @@ impl Keeper {
         how: FillHow,
         why: &str,
     ) -> Result<(), Failure> {
+        // QEMU counts zeroes, too, when it copies all: a limit would make a large new disk wait for its second copy.
+        let limit = if how == FillHow::Whole { 0 } else { FILL_RATE };
         if let Some(running) = &self.running {
             for &volume in volumes {
-                running.machine.limit_fill(volume, FILL_RATE).await?;
+                running.machine.limit_fill(volume, limit).await?;
             }
         }
         if let Err(failure) = self.attach_with(s, volumes, target, Some(how)).await {
@@ -385,7 +387,9 @@ impl Keeper {
 
     async fn shut_down(&mut self) -> Result<(), Failure> {
         let Some(running) = &self.running else { return Ok(()) };
-        running.machine.request_shutdown().await?;
+        // One that is just ending does not answer, which is no failure of the guest's.
+        let asked = running.machine.request_shutdown().await;
+        asked.map_err(|error| Failure { pause: AFTER_CONFLICT, ..Failure::soon(error.to_string()) })?;
         let now = Instant::now();
         self.shutdown_asked_at = Some((self.shutdown_asked_at.map_or(now, |(first, _)| first), now));
         Ok(())

@@ -1,13 +1,13 @@
 //! Records of what a secondary replica may lack, kept by QEMU as dirty bitmaps on the volume's format node.
 //!
 //! A *record* is a bitmap `changed.<n>.<replica>`, which counts every write from its beginning on, in pieces of
-//! 64 KiB. It says something only if that replica had everything when it began, and had it on its disk. A replica is
-//! called by its host, the boot of that host and its file: whoever reads a record sees what it is about. At the beginning writes may be under way that the record has missed: their local half has ended, their
-//! remote half has not. So a record of a running machine is *proven* first: after its beginning the mirror is
-//! seen without any lag (then every write that the record missed is on the secondary), and the secondary's
-//! file is flushed. A second, empty bitmap `proven.<n>.<replica>` marks that. Without one, records count for
-//! nothing, whoever made them; with one, their union covers all that the secondary may lack, also after its
-//! host lost power.
+//! 64 KiB. A replica is called by its host, the boot of that host and its file: whoever reads a record sees what it
+//! is about. It says something only if that replica had everything when it began, and had it on its disk. At the
+//! beginning writes may be under way that the record has missed: their local half has ended, their remote half has
+//! not. So a record of a running machine is *proven* first: after its beginning the mirror is seen without any lag
+//! (then every write that the record missed is on the secondary), and the secondary's file is flushed. A second,
+//! empty bitmap `proven.<n>.<replica>` marks that. Without one, records count for nothing, whoever made them; with
+//! one, their union covers all that the secondary may lack, also after its host lost power.
 //!
 //! Records grow. While the mirror is ready a new one is begun and proven now and then, and the older ones are
 //! dropped. Bitmaps live as long as the machine's process.
