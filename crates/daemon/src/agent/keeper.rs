@@ -235,12 +235,14 @@ impl Keeper {
         let mut changes = self.agent.state.changes();
         loop {
             changes.borrow_and_update();
+            // As of before the look: what changes during it is to be looked at, too.
+            let before = Concern::of(&self.agent, &self.guest);
             self.notice_end();
             let situation = match self.look().await {
                 Look::At(situation) => situation,
                 Look::Damaged(why) => {
                     self.agent.set_problem(&self.about(), Some(why));
-                    self.wait(&mut changes, DAMAGED_LOOK_EVERY).await;
+                    self.wait(&mut changes, before, DAMAGED_LOOK_EVERY).await;
                     continue;
                 }
                 Look::Gone => {
@@ -256,7 +258,7 @@ impl Keeper {
             self.say(&situation, &step);
             if let Step::Rest { rest, until } = &step {
                 let wait = self.pause_length(&situation, rest, *until);
-                self.wait(&mut changes, wait).await;
+                self.wait(&mut changes, before, wait).await;
             } else {
                 self.attempt(&situation, step, &mut changes).await;
             }
@@ -303,7 +305,8 @@ impl Keeper {
                     self.failed_at = Some(Instant::now());
                     self.failure = Some(failure.message);
                 }
-                self.wait(changes, failure.pause).await;
+                let before = Concern::of(&self.agent, &self.guest);
+                self.wait(changes, before, failure.pause).await;
             }
         }
     }
@@ -347,15 +350,17 @@ impl Keeper {
     }
 
     /// Waits until something happens that could matter, or for so long.
-    async fn wait(&mut self, changes: &mut watch::Receiver<u64>, at_most: Duration) {
+    async fn wait(&mut self, changes: &mut watch::Receiver<u64>, before: Concern, at_most: Duration) {
         let agent = self.agent.clone();
-        let before = Concern::of(&agent, &self.guest);
         let relevant = async {
-            while changes.changed().await.is_ok() {
-                changes.borrow_and_update();
-                if Concern::of(&agent, &self.guest) != before {
-                    return;
+            while Concern::of(&agent, &self.guest) == before {
+                if changes.changed().await.is_err() {
+                    break;
                 }
+                changes.borrow_and_update();
+            }
+            if Concern::of(&agent, &self.guest) != before {
+                return;
             }
             std::future::pending::<()>().await;
         };
