@@ -13,7 +13,7 @@ CARGO := cargo
 E2E := --package e2e
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web bench bench-planner
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics bench bench-planner
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -63,6 +63,11 @@ test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store memb
 test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
+
+test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
+	@scripts/setup-prometheus
+	$(CARGO) test --locked --package daemon metrics
+	$(CARGO) test --locked $(E2E) --test metrics -- --ignored
 
 bench: build ## Measure what docs/performance.md states
 	@target/debug/bench
