@@ -257,9 +257,9 @@ fn drop_old(
 ) -> Result<(), Failed> {
     let mut fine = transaction.open_table(FINE_TABLE)?;
     let mut coarse = transaction.open_table(COARSE_TABLE)?;
-    let young = |grain: Grain, block: u64| block + grain.block_s() + grain.keep_s > now_s;
-    fine.retain(|(_, block), _| young(FINE, block))?;
-    coarse.retain(|(_, block), _| young(COARSE, block))?;
+    // By whole coarse slots, so that one takes the place of all of its fine ones.
+    fine.retain(|(_, block), _| COARSE.slot_of(block) + COARSE.slot_s + FINE.keep_s > now_s)?;
+    coarse.retain(|(_, block), _| block + COARSE.block_s() + COARSE.keep_s > now_s)?;
     let mut newest: BTreeMap<u128, u64> = BTreeMap::new();
     for entry in coarse.iter()? {
         let (subject, block) = entry?.0.value();

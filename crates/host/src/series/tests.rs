@@ -77,7 +77,7 @@ fn five_minutes_are_kept_for_a_month_and_ten_seconds_for_a_day() {
     measure(&series, BEGIN + 150, BEGIN + 300, &[(1, 2.0)]);
     series.tidy(BEGIN + 2 * DAY, |_| true).unwrap();
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 600, 300)), [Some(1.5), None]);
-    // The fine steps are gone, and what is left says it for all of them.
+    // The fine steps are gone, all of them at once, and what is left says it for all of them.
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 20, 10)), [Some(1.5), Some(1.5)]);
     series.tidy(BEGIN + 33 * DAY, |_| true).unwrap();
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 600, 300)), [None, None]);
