@@ -25,11 +25,13 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use model::{GuestId, Usage};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+};
 
 use crate::HostError;
 use crate::usage::Sample;
@@ -116,7 +118,9 @@ type Unwritten = BTreeMap<(Subject, u64), Part>;
 
 /// The series of one host.
 pub struct Series {
-    database: Database,
+    folder: PathBuf,
+    /// `None` after an error: redb wants a database closed then, and the next write opens it again.
+    database: RwLock<Option<Database>>,
     unwritten: Mutex<Unwritten>,
 }
 
@@ -129,20 +133,8 @@ impl fmt::Debug for Series {
 impl Series {
     /// Opens the file in this folder, or begins one.
     pub fn open(folder: &Path) -> Result<Series, HostError> {
-        let path = folder.join(FILE);
-        let database = match open(&path) {
-            Ok(database) => database,
-            Err(Unopened::Damaged(why)) => {
-                let aside = folder.join(DAMAGED);
-                tracing::warn!(why, file = %path.display(), aside = %aside.display(),
-                    "what was measured before is damaged and put aside; measuring begins anew");
-                std::fs::rename(&path, &aside)
-                    .map_err(|error| failed("put the damaged series aside", &error))?;
-                open(&path).map_err(|why| failed("begin new series", &why))?
-            }
-            Err(why) => return Err(failed(&format!("open {}", path.display()), &why)),
-        };
-        Ok(Series { database, unwritten: Mutex::default() })
+        let database = RwLock::new(Some(open_or_begin(folder)?));
+        Ok(Series { folder: folder.to_owned(), database, unwritten: Mutex::default() })
     }
 
     /// Takes in what was used until `now_s`, in seconds since 1970. In memory only.
@@ -167,7 +159,7 @@ impl Series {
             *unwritten = open;
             complete
         };
-        let written = self.commit(&complete);
+        let written = self.change(|transaction| commit(transaction, &complete));
         written.map_err(|error| {
             let mut unwritten = self.unwritten();
             let fresh = complete.into_iter().filter(|((_, slot), _)| slot + UNWRITTEN_MAX_S > now_s);
@@ -181,96 +173,50 @@ impl Series {
         })
     }
 
-    fn commit(&self, complete: &Unwritten) -> Result<(), Failed> {
-        let mut touched = BTreeSet::new();
-        let transaction = self.database.begin_write()?;
-        {
-            let mut fine = transaction.open_table(FINE_TABLE)?;
-            for (&(subject, slot), part) in complete {
-                let Some(mean) = part.mean() else { continue };
-                put(&mut fine, FINE, subject, slot, mean)?;
-                touched.insert((subject, COARSE.slot_of(slot)));
-            }
-            let mut coarse = transaction.open_table(COARSE_TABLE)?;
-            for (subject, slot) in touched {
-                let mut whole = Part::default();
-                for (_, usage) in read(&fine, FINE, subject, slot, slot + COARSE.slot_s)? {
-                    whole.add(usage, FINE.slot_s as f64);
-                }
-                if let Some(mean) = whole.mean() {
-                    put(&mut coarse, COARSE, subject, slot, mean)?;
-                }
-            }
+    /// One transaction: all of it is on the disk, or nothing.
+    fn change(&self, act: impl FnOnce(&WriteTransaction) -> Result<(), Failed>) -> Result<(), Failed> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let opened = open_or_begin(&self.folder)?;
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         }
-        transaction.commit()?;
-        Ok(())
+        let changed = self.with(|database| {
+            let transaction = database.begin_write()?;
+            act(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        });
+        if changed.is_err() {
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        changed
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Database) -> Result<T, Failed>) -> Result<T, Failed> {
+        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => ask(database),
+            None => Err("its file failed, and is opened again within a minute".into()),
+        }
     }
 
     /// Drops what is too old, all of the guests that `is_known` does not know and that were not measured for a day,
     /// and what exceeds [`SUBJECTS_MAX`].
     pub fn tidy(&self, now_s: u64, is_known: impl Fn(GuestId) -> bool) -> Result<(), HostError> {
-        self.drop_old(now_s, is_known, SUBJECTS_MAX).map_err(|error| failed("tidy what was measured", &error))
-    }
-
-    fn drop_old(&self, now_s: u64, is_known: impl Fn(GuestId) -> bool, max: usize) -> Result<(), Failed> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut fine = transaction.open_table(FINE_TABLE)?;
-            let mut coarse = transaction.open_table(COARSE_TABLE)?;
-            let young = |grain: Grain, block: u64| block + grain.block_s() + grain.keep_s > now_s;
-            fine.retain(|(_, block), _| young(FINE, block))?;
-            coarse.retain(|(_, block), _| young(COARSE, block))?;
-            let mut newest: BTreeMap<u128, u64> = BTreeMap::new();
-            for entry in coarse.iter()? {
-                let (subject, block) = entry?.0.value();
-                newest.insert(subject, block);
-            }
-            let mut by_age: Vec<(u64, u128)> = newest
-                .into_iter()
-                .filter(|(subject, _)| *subject != Subject::HOST.0)
-                .map(|(s, b)| (b, s))
-                .collect();
-            by_age.sort_unstable();
-            let excess = by_age.len().saturating_sub(max);
-            let gone = by_age.into_iter().enumerate().filter(|(rank, (block, subject))| {
-                let forgotten = !is_known(GuestId(uuid::Uuid::from_u128(*subject)))
-                    && block + COARSE.block_s() + FINE.keep_s < now_s;
-                *rank < excess || forgotten
-            });
-            let gone: BTreeSet<u128> = gone.map(|(_, (_, subject))| subject).collect();
-            if !gone.is_empty() {
-                fine.retain(|(subject, _), _| !gone.contains(&subject))?;
-                coarse.retain(|(subject, _), _| !gone.contains(&subject))?;
-            }
-        }
-        transaction.commit()?;
-        Ok(())
+        let dropped = self.change(|transaction| drop_old(transaction, now_s, is_known, SUBJECTS_MAX));
+        dropped.map_err(|error| failed("tidy what was measured", &error))
     }
 
     /// What was used, step by step; `None` where nothing was measured. What is a minute old is in it, whether it has
     /// been written or not.
     pub fn read(&self, subject: Subject, range: Range) -> Result<Vec<Option<Usage>>, HostError> {
-        let Stored { fine, coarse, fine_since_s } =
-            self.stored(subject, range).map_err(|error| failed("read what was measured", &error))?;
+        let Stored { fine, coarse, fine_since_s } = self
+            .with(|database| stored(database, subject, range))
+            .map_err(|error| failed("read what was measured", &error))?;
         let mut fine: BTreeMap<u64, Usage> = fine.into_iter().collect();
         let slots = (subject, FINE.slot_of(range.from_s))..(subject, range.to_s());
         for ((_, slot), part) in self.unwritten().range(slots) {
             fine.extend(part.mean().map(|mean| (*slot, mean)));
         }
         Ok(range.resample(fine, coarse, fine_since_s))
-    }
-
-    fn stored(&self, subject: Subject, range: Range) -> Result<Stored, Failed> {
-        let transaction = self.database.begin_read()?;
-        let fine = transaction.open_table(FINE_TABLE)?;
-        let coarse = transaction.open_table(COARSE_TABLE)?;
-        let (from, to) = (range.from_s, range.to_s());
-        let oldest = fine.range((Subject::HOST.0, 0)..(Subject::HOST.0, u64::MAX))?.next().transpose()?;
-        Ok(Stored {
-            fine: read(&fine, FINE, subject, from, to)?,
-            coarse: read(&coarse, COARSE, subject, from, to)?,
-            fine_since_s: oldest.map(|(key, _)| key.value().1),
-        })
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -280,6 +226,90 @@ impl Series {
 
 /// Any of redb's errors; what is done about them is always the same.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Writes slots, and the coarse ones that they are in.
+fn commit(transaction: &WriteTransaction, complete: &Unwritten) -> Result<(), Failed> {
+    let mut touched = BTreeSet::new();
+    let mut fine = transaction.open_table(FINE_TABLE)?;
+    for (&(subject, slot), part) in complete {
+        let Some(mean) = part.mean() else { continue };
+        put(&mut fine, FINE, subject, slot, mean)?;
+        touched.insert((subject, COARSE.slot_of(slot)));
+    }
+    let mut coarse = transaction.open_table(COARSE_TABLE)?;
+    for (subject, slot) in touched {
+        let mut whole = Part::default();
+        for (_, usage) in read(&fine, FINE, subject, slot, slot + COARSE.slot_s)? {
+            whole.add(usage, FINE.slot_s as f64);
+        }
+        if let Some(mean) = whole.mean() {
+            put(&mut coarse, COARSE, subject, slot, mean)?;
+        }
+    }
+    Ok(())
+}
+
+fn drop_old(
+    transaction: &WriteTransaction,
+    now_s: u64,
+    is_known: impl Fn(GuestId) -> bool,
+    max: usize,
+) -> Result<(), Failed> {
+    let mut fine = transaction.open_table(FINE_TABLE)?;
+    let mut coarse = transaction.open_table(COARSE_TABLE)?;
+    // By whole coarse slots, so that one takes the place of all of its fine ones.
+    fine.retain(|(_, block), _| COARSE.slot_of(block) + COARSE.slot_s + FINE.keep_s > now_s)?;
+    coarse.retain(|(_, block), _| block + COARSE.block_s() + COARSE.keep_s > now_s)?;
+    let mut newest: BTreeMap<u128, u64> = BTreeMap::new();
+    for entry in coarse.iter()? {
+        let (subject, block) = entry?.0.value();
+        newest.insert(subject, block);
+    }
+    newest.remove(&Subject::HOST.0);
+    let mut by_age: Vec<(u64, u128)> = newest.into_iter().map(|(subject, block)| (block, subject)).collect();
+    by_age.sort_unstable();
+    let excess = by_age.len().saturating_sub(max);
+    let gone = by_age.into_iter().enumerate().filter(|(rank, (block, subject))| {
+        let forgotten = !is_known(GuestId(uuid::Uuid::from_u128(*subject)))
+            && block + COARSE.block_s() + FINE.keep_s < now_s;
+        *rank < excess || forgotten
+    });
+    let gone: BTreeSet<u128> = gone.map(|(_, (_, subject))| subject).collect();
+    if !gone.is_empty() {
+        fine.retain(|(subject, _), _| !gone.contains(&subject))?;
+        coarse.retain(|(subject, _), _| !gone.contains(&subject))?;
+    }
+    Ok(())
+}
+
+fn stored(database: &Database, subject: Subject, range: Range) -> Result<Stored, Failed> {
+    let transaction = database.begin_read()?;
+    let fine = transaction.open_table(FINE_TABLE)?;
+    let coarse = transaction.open_table(COARSE_TABLE)?;
+    let (from, to) = (range.from_s, range.to_s());
+    let oldest = fine.range((Subject::HOST.0, 0)..(Subject::HOST.0, u64::MAX))?.next().transpose()?;
+    Ok(Stored {
+        fine: read(&fine, FINE, subject, from, to)?,
+        coarse: read(&coarse, COARSE, subject, from, to)?,
+        fine_since_s: oldest.map(|(key, _)| key.value().1),
+    })
+}
+
+/// Opens the file in a folder. One that is damaged is put aside, and a new one begun.
+fn open_or_begin(folder: &Path) -> Result<Database, HostError> {
+    let path = folder.join(FILE);
+    match open(&path) {
+        Ok(database) => Ok(database),
+        Err(Unopened::Damaged(why)) => {
+            let aside = folder.join(DAMAGED);
+            tracing::warn!(why, file = %path.display(), aside = %aside.display(),
+                "what was measured before is damaged and put aside; measuring begins anew");
+            std::fs::rename(&path, &aside).map_err(|error| failed("put the damaged series aside", &error))?;
+            open(&path).map_err(|why| failed("begin new series", &why))
+        }
+        Err(why) => Err(failed(&format!("open {}", path.display()), &why)),
+    }
+}
 
 /// Writes one slot into its block.
 fn put(

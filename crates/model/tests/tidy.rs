@@ -48,7 +48,13 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 const LARGE_FILES: &[&str] = &[];
 
 /// Where processes are started. Everything else asks these.
-const STARTS_PROCESSES: &[&str] = &["crates/host/src/", "crates/store/src/member", "crates/cli/src/lab"];
+const STARTS_PROCESSES: &[&str] = &[
+    "crates/host/src/",
+    "crates/store/src/member",
+    "crates/cli/src/lab",
+    // Tests that ask promtool.
+    "crates/daemon/src/http/metrics/tests.rs",
+];
 
 // ---------------------------------------------------------------------------------------------------------------
 // The shape of the workspace

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use e2e::lab::{LIMIT, Lab};
+use e2e::lab::{LIMIT, Lab, kennel_binary};
 use e2e::wait;
 use serde_json::Value;
 
@@ -105,6 +105,27 @@ fn expressions() -> Result<Vec<String>> {
     Ok(targets.filter_map(|target| Some(target["expr"].as_str()?.replace("$host", ".*"))).collect())
 }
 
+/// In a terminal of its own, which `script` makes: a signal ends it, and the terminal is as it was.
+fn top_gives_the_terminal_back(lab: &Lab) -> Result<()> {
+    let run = format!(
+        "stty cols 100 rows 30; timeout --foreground --signal TERM 5 {} top; stty -a",
+        kennel_binary()?.display()
+    );
+    let output = Command::new("script")
+        .args(["--quiet", "--flush", "--command", &run, "/dev/null"])
+        .env("KENNEL_CONFIG", lab.client_config())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .context("make a terminal with `script`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (shown, after) =
+        text.split_once("\x1b[?1049l").with_context(|| format!("the screen is kept: {text}"))?;
+    ensure!(shown.contains("\x1b[?1049h") && shown.contains("web1"), "nothing was shown: {shown}");
+    ensure!(after.contains(" icanon") && after.contains(" echo "), "the terminal stays raw: {after}");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs Debian's Prometheus: make test-metrics"]
 fn prometheus_reads_a_lab_the_rules_hold_and_the_dashboard_shows_something() {
@@ -131,6 +152,7 @@ fn prometheus_reads_a_lab_the_rules_hold_and_the_dashboard_shows_something() {
     let alerts = prometheus.get("alerts", &[]).unwrap();
     assert_eq!(alerts["alerts"].as_array().map(Vec::len), Some(0), "all is well: {alerts}");
 
+    top_gives_the_terminal_back(&lab).unwrap();
     let top = lab.kennel(&["top", "--once"]).unwrap();
     assert!(top.contains("1 of 1 hosts online") && top.contains("\nweb1 "), "{top}");
     lab.kennel(&["guest", "stop", "web1"]).unwrap();

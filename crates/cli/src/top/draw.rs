@@ -16,6 +16,10 @@ const HOSTS_MAX: u16 = 12;
 const LINES_MAX: u16 = 5;
 
 const BAR_WIDTH: usize = 10;
+
+/// Narrower screens have no bars, and less between the columns.
+const WIDE: u16 = 108;
+
 const KEYS: &str = "c m d n a: sort by CPU, memory, disk, network, name   r: reverse   /: filter   q: quit";
 
 /// Colours, or none.
@@ -121,33 +125,33 @@ fn foot(top: &Top, paint: Paint) -> Line<'static> {
 fn draw_hosts(top: &Top, paint: Paint, area: Rect, buffer: &mut Buffer) {
     let head = Row::new(["HOST", "PHASE", "CPU", "MEMORY", "DISK", "NETWORK", "GUESTS"]).style(paint.bold());
     let room = usize::from(area.height.saturating_sub(1));
-    let shown = top.hosts.values().take(room).map(|host| host_row(top, host, paint));
-    let widths = [
-        Constraint::Max(24),
-        Constraint::Length(12),
-        Constraint::Length(24),
-        Constraint::Length(26),
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(6),
-    ];
-    Widget::render(Table::new(shown, widths).header(head).column_spacing(2), area, buffer);
+    let is_wide = area.width >= WIDE;
+    let shown = top.hosts.values().take(room).map(|host| host_row(top, host, is_wide, paint));
+    let widths = if is_wide { [16, 11, 21, 24, 9, 9, 6] } else { [12, 11, 8, 12, 9, 9, 6] };
+    let widths = widths.map(Constraint::Length);
+    let table = Table::new(shown, widths).header(head).column_spacing(spacing(is_wide));
+    Widget::render(table, area, buffer);
 }
 
-fn host_row(top: &Top, host: &HostView, paint: Paint) -> Row<'static> {
+fn spacing(is_wide: bool) -> u16 {
+    if is_wide { 2 } else { 1 }
+}
+
+fn host_row(top: &Top, host: &HostView, is_wide: bool, paint: Paint) -> Row<'static> {
+    let share = |share: f64| if is_wide { bar(share) + " " } else { String::new() };
     let usage = top.usages.get(&host.name).map(|measured| measured.total);
     let report = host.report.as_ref();
     let cpu = match (usage, report) {
         (Some(usage), Some(report)) => {
-            let cpus = f64::from(report.cpus);
-            format!("{} {:.1}/{}", bar(usage.cpu / cpus), usage.cpu, report.cpus)
+            let bar = share(usage.cpu / f64::from(report.cpus));
+            format!("{bar}{:.1}/{}", usage.cpu, report.cpus)
         }
         (Some(_) | None, Some(_) | None) => "-".to_owned(),
     };
     let memory = match (usage, report) {
         (Some(usage), Some(report)) => {
-            let share = usage.memory / report.memory.0 as f64;
-            format!("{} {}/{}", bar(share), size(usage.memory), report.memory)
+            let bar = share(usage.memory / report.memory.0 as f64);
+            format!("{bar}{}/{}", size(usage.memory), report.memory)
         }
         (Some(_) | None, Some(_) | None) => "-".to_owned(),
     };
@@ -181,21 +185,16 @@ fn draw_guests(top: &Top, paint: Paint, area: Rect, buffer: &mut Buffer) {
     }
     let head =
         Row::new([name.as_str(), "PHASE", "HOST", "CPU", "MEMORY", "DISK", "NETWORK"]).style(paint.bold());
-    let widths = [
-        Constraint::Min(24),
-        Constraint::Length(10),
-        Constraint::Max(20),
-        Constraint::Length(9),
-        Constraint::Length(13),
-        Constraint::Length(9),
-        Constraint::Length(9),
-    ];
+    let is_wide = area.width >= WIDE;
+    let others = if is_wide { [10, 20, 9, 13, 9, 9] } else { [10, 10, 8, 12, 9, 9] };
+    // The names get what is left.
+    let widths = std::iter::once(Constraint::Fill(1)).chain(others.map(Constraint::Length));
     let rows = shown
         .iter()
         .skip(top.offset)
         .take(usize::from(area.height))
         .map(|(guest, usage)| guest_row(guest, *usage, paint));
-    Widget::render(Table::new(rows, widths).header(head).column_spacing(2), area, buffer);
+    Widget::render(Table::new(rows, widths).header(head).column_spacing(spacing(is_wide)), area, buffer);
 }
 
 fn guest_row(guest: &GuestView, usage: Option<Usage>, paint: Paint) -> Row<'static> {

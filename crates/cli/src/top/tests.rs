@@ -157,6 +157,11 @@ fn small_screens_and_empty_clusters_are_drawn_too() {
     for height in [1, 2, 5, 12] {
         assert_eq!(screen(&top(), height).len(), usize::from(height));
     }
+    let narrow = live::text(&top(), 80);
+    let host = narrow.lines().find(|line| line.starts_with("host1 ")).unwrap();
+    assert!(host.contains(" 1.0/2 ") && host.contains(" 3.7G/8G ") && !host.contains('['), "{narrow}");
+    let guest = narrow.lines().find(|line| line.starts_with("web ")).unwrap();
+    assert!(guest.contains("1.50/2") && guest.contains("95.4M/512M"), "{narrow}");
     assert_eq!(screen(&Top::default(), 10)[0], "kennel: asking the cluster");
     let scrolled = Top { offset: 1, usages: BTreeMap::new(), ..top() };
     assert!(!screen(&scrolled, 30).iter().any(|line| line.starts_with("db ")));

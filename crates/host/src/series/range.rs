@@ -31,8 +31,8 @@ impl Range {
         self.from_s.saturating_add(self.step_s.saturating_mul(self.count as u64))
     }
 
-    /// The mean of each step. Coarse slots count only before there are fine ones: after that, where there is no fine
-    /// slot nothing was measured.
+    /// The mean of each step. Coarse slots count only before the one with the first fine slot: after that, where there
+    /// is no fine slot nothing was measured.
     pub(super) fn resample(
         &self,
         fine: BTreeMap<u64, Usage>,
@@ -42,6 +42,7 @@ impl Range {
         let fine = self.means(fine, FINE.slot_s);
         let coarse = self.means(coarse, COARSE.slot_s);
         let begins = (0..).map(|index| self.from_s + index * self.step_s);
+        let fine_since_s = fine_since_s.map(|since| COARSE.slot_of(since));
         let steps = begins.zip(fine.into_iter().zip(coarse));
         let mean = |(begin, (fine, coarse)): (u64, (Part, Part))| {
             let coarse = coarse.mean().filter(|_| fine_since_s.is_none_or(|since| begin < since));

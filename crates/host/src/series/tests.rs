@@ -77,7 +77,7 @@ fn five_minutes_are_kept_for_a_month_and_ten_seconds_for_a_day() {
     measure(&series, BEGIN + 150, BEGIN + 300, &[(1, 2.0)]);
     series.tidy(BEGIN + 2 * DAY, |_| true).unwrap();
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 600, 300)), [Some(1.5), None]);
-    // The fine steps are gone, and what is left says it for all of them.
+    // The fine steps are gone, all of them at once, and what is left says it for all of them.
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 20, 10)), [Some(1.5), Some(1.5)]);
     series.tidy(BEGIN + 33 * DAY, |_| true).unwrap();
     assert_eq!(cpu(&series, guest(1), Range::covering(BEGIN, BEGIN + 600, 300)), [None, None]);
@@ -108,7 +108,7 @@ fn deleted_guests_are_dropped_after_a_day_and_the_longest_gone_when_there_are_to
     assert_eq!(cpu(&series, guest(1), range), [None]);
     assert_eq!(cpu(&series, guest(2), range), [Some(1.0)]);
     measure(&series, BEGIN + DAY, BEGIN + DAY + 60, &[(3, 1.0)]);
-    series.drop_old(BEGIN + DAY + 60, |_| true, 1).unwrap();
+    series.change(|transaction| drop_old(transaction, BEGIN + DAY + 60, |_| true, 1)).unwrap();
     assert_eq!(cpu(&series, guest(2), range), [None]);
     assert_eq!(cpu(&series, guest(3), Range::covering(BEGIN + DAY, BEGIN + DAY + 300, 300)), [Some(1.0)]);
     assert_eq!(cpu(&series, Subject::HOST, range), [Some(2.0)], "the host itself is never dropped");
@@ -150,6 +150,56 @@ fn a_torn_file_never_keeps_the_daemon_from_measuring() {
     std::fs::write(noise.path().join(FILE), vec![7; 100_000]).unwrap();
     Series::open(noise.path()).unwrap();
     assert!(noise.path().join(DAMAGED).is_file());
+}
+
+/// A file system of its own, gone with this.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` when this is not root.
+    fn new() -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), folder.path(), Some("tmpfs"), flags, Some("size=8m")).ok()?;
+        Some(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_of_the_last_hour_once_there_is_room_again() {
+    let Some(disk) = SmallDisk::new() else { return eprintln!("only root can make a disk that is full") };
+    let folder = disk.0.path();
+    let series = Series::open(folder).unwrap();
+    let guests: Vec<(u128, f64)> = (1..=50).map(|n| (n, 0.5)).collect();
+    measure(&series, BEGIN, BEGIN + 60, &guests);
+    let filler = folder.join("filler");
+    while std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&filler)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &[7; 4096]))
+        .is_ok()
+    {}
+    let mut refused = 0;
+    for minute in 1..30 {
+        for slot in 1..=6 {
+            series.take((BEGIN + minute * 60 + slot * 10) as f64, &sample(10, &guests));
+        }
+        refused += u32::from(series.write(BEGIN + minute * 60 + 60).is_err());
+    }
+    assert!(refused > 0, "the disk was not full");
+    std::fs::remove_file(&filler).unwrap();
+    series.write(BEGIN + 1800).unwrap();
+    drop(series);
+    let series = Series::open(folder).unwrap();
+    let whole = cpu(&series, guest(50), Range::covering(BEGIN, BEGIN + 1800, 60));
+    assert_eq!(whole, [Some(0.5); 30]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ async fn what_is_left_out_is_the_last_hour_and_what_makes_no_sense_is_refused_in
     ] {
         let url = format!("{}/v1/hosts/host1/series?{query}", cluster.hosts[0].endpoint);
         let answer = http.get(url).bearer_auth(&cluster.token).send().await.unwrap();
-        assert_eq!(answer.status(), 400, "{query}");
+        assert_eq!(answer.status(), 422, "{query}");
         let text = answer.text().await.unwrap();
         let problem: api::Problem = serde_json::from_str(&text).unwrap();
         assert!(problem.why.contains(why), "{query}: {}", problem.why);
