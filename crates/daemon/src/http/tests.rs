@@ -7,6 +7,7 @@ mod machines;
 mod page;
 mod planner;
 mod planning;
+mod pools;
 mod resources;
 mod streams;
 mod usage;
