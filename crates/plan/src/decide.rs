@@ -31,7 +31,6 @@ use crate::snapshot::{GuestIx, Snapshot};
 
 /// One change, carried out as one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a turn makes few of them, and each is used once")]
 pub enum Change {
     /// A guest that has no owner gets its first.
     Assign { to: Assignment },

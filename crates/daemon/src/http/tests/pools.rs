@@ -58,7 +58,10 @@ async fn a_pool_comes_is_used_and_goes() {
     assert!(refused.why.contains("no host reaches the pool 'nfs1'"), "{refused}");
     reached_by(&cluster, "nfs1", &[1]).await;
     let elsewhere = CreateGuest { host: Some(host_name(0)), ..inside("web1", "nfs1") };
-    client.create_guest(&elsewhere).await.unwrap();
+    let refused = refusal(client.create_guest(&elsewhere).await);
+    assert!(refused.why.contains("host1: it does not reach the pool 'nfs1': it is not mounted"), "{refused}");
+    // Nobody could take it over from the one host that does.
+    client.create_guest(&CreateGuest { force: true, ..inside("web1", "nfs1") }).await.unwrap();
     let spec = cluster.state.view().guests[&guest("web1")].clone();
     assert!(spec.is_shared() && !spec.is_local());
     let name = "nfs1".parse().unwrap();
