@@ -165,7 +165,7 @@ mod tests {
             created_at: None,
         };
         assert_eq!(
-            listing::render(&[view.clone()], Timestamp::UNIX_EPOCH, false),
+            listing::render(std::slice::from_ref(&view), Timestamp::UNIX_EPOCH, false),
             "NAME  KIND    WHERE        HOSTS   VOLUMES  SIZE\n\
              nfs1  shared  /srv/shared  1 of 2  2        20G\n"
         );
