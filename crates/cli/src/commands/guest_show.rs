@@ -179,6 +179,7 @@ mod tests {
     fn example() -> GuestView {
         let id = GuestId(Uuid::nil());
         let volume = VolumeId(Uuid::nil());
+        let disk = |size| DiskSpec { volume, pool: Pool::Mirror, size, image: None, pool_name: None };
         let name: model::GuestName = "web1".parse().unwrap();
         let host: model::HostName = "host1".parse().unwrap();
         let secondary: model::HostName = "host2".parse().unwrap();
@@ -217,22 +218,7 @@ mod tests {
                 vcpus: 2,
                 memory: Bytes::mib(512),
                 boot: BootFrom::Disk,
-                disks: vec![
-                    DiskSpec {
-                        volume,
-                        pool: Pool::Mirror,
-                        size: Bytes::gib(10),
-                        image: None,
-                        pool_name: None,
-                    },
-                    DiskSpec {
-                        volume,
-                        pool: Pool::Mirror,
-                        size: Bytes::mib(64),
-                        image: None,
-                        pool_name: None,
-                    },
-                ],
+                disks: vec![disk(Bytes::gib(10)), disk(Bytes::mib(64))],
                 nics: Vec::new(),
                 seed: Seed::default(),
                 power: PowerWish::Running,

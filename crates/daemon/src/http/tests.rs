@@ -8,6 +8,7 @@ mod measured;
 mod page;
 mod planner;
 mod planning;
+mod pools;
 mod resources;
 mod streams;
 mod usage;
