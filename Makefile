@@ -14,7 +14,7 @@ E2E := --package e2e
 LABS ?= 3
 
 .PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics torture-mirror bench \
-	bench-migration bench-planner
+	bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -82,3 +82,12 @@ bench-migration: build ## Moves of a running guest, beside plain QEMU: ten minut
 bench-planner: setup ## The planner beside Ganeti's hbal: twenty minutes on two idle cores (HBAL_SECONDS=60: ten)
 	@scripts/setup-referees
 	$(CARGO) bench --locked --package plan --bench balance -- compare $(HBAL_SECONDS)
+
+SEEDS ?= 25000
+FROM ?= 0
+
+sim: setup ## Strike simulated clusters with faults: SEEDS=25000 is a million of them; FROM=0 is the first seed
+	$(CARGO) run --locked --release --package sim -- seeds --from $(FROM) --count $(SEEDS) --threads $$(nproc)
+
+sim-mutants: setup ## Let the simulation find deliberate faults of the protocol: the table in docs/simulation.md
+	$(CARGO) run --locked --release --package sim -- mutants

@@ -367,7 +367,7 @@ impl World {
 }
 
 /// Whether a transaction writes a record of this kind; for the books.
-pub fn written<'a>(writes: &'a [Write]) -> impl Iterator<Item = &'a Record> {
+pub fn written(writes: &[Write]) -> impl Iterator<Item = &Record> {
     writes.iter().filter_map(|write| match write {
         Write::Put(record, _) => Some(&**record),
         Write::Delete(_) => None,

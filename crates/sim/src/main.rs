@@ -47,6 +47,11 @@ enum What {
         #[arg(long)]
         tail: Option<usize>,
     },
+    /// Print what happens to a seed's cluster, and when, in microseconds; `replay --schedule` reads it.
+    Schedule {
+        #[arg(long)]
+        seed: u64,
+    },
     /// Look for a smaller schedule that breaks the same invariant, and print it.
     Shrink {
         #[arg(long)]
@@ -66,6 +71,10 @@ fn main() -> anyhow::Result<ExitCode> {
     match Command::parse().what {
         What::Seeds { from, count, threads, mutant, all } => Ok(seeds(from, count, threads, mutant, all)),
         What::Replay { seed, schedule, mutant, tail } => replay(seed, schedule, mutant, tail),
+        What::Schedule { seed } => {
+            print!("{}", Schedule::of(seed));
+            Ok(ExitCode::SUCCESS)
+        }
         What::Shrink { seed, mutant } => Ok(print_shrunk(seed, mutant)),
         What::Mutants { seeds } => Ok(mutants(seeds)),
     }
@@ -171,8 +180,12 @@ fn mutants(most: u64) -> ExitCode {
     println!("| --- | --- | --- | --- | --- |");
     let mut all_found = true;
     for &mutant in Mutant::ALL {
-        let found =
-            (0..most).find_map(|seed| Some((seed, run(&Schedule::of(seed), Some(mutant), false).broken?)));
+        let found = (0..most).find_map(|seed| {
+            let schedule = Schedule::of(seed);
+            let broken = run(&schedule, Some(mutant), false).broken?;
+            // What breaks without the mutant as well is no merit of it.
+            run(&schedule, None, false).broken.is_none().then_some((seed, broken))
+        });
         let (by, took) = match &found {
             Some((seed, broken)) => (broken.invariant, (seed + 1).to_string()),
             None => ("nothing", format!("not within {most}")),

@@ -61,6 +61,7 @@ impl World {
         let hosts = self.sites.len();
         let host_of = |host: u64| host as usize % hosts;
         let until = |ms: u64| now + ms * MS;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "`Blow::is_wish` says which blows are asked for")]
         match blow {
             Blow::PowerOff { host, ms } => self.power_off(host_of(host), ms * MS),
             Blow::DaemonDies { host, ms } => self.daemon_dies(host_of(host), ms * MS),
@@ -108,17 +109,7 @@ impl World {
                 self.sites[host].clock.set_rate(now, percent);
                 self.at(until(ms), Event::Mend(Mend::Drift { host }));
             }
-            wish @ (Blow::Create { .. }
-            | Blow::Start { .. }
-            | Blow::Stop { .. }
-            | Blow::Restart { .. }
-            | Blow::Delete { .. }
-            | Blow::Migrate { .. }
-            | Blow::MoveSecondary { .. }
-            | Blow::CancelJob { .. }
-            | Blow::Drain { .. }
-            | Blow::Maintenance { .. }
-            | Blow::Resume { .. }) => self.wish(wish),
+            wish => self.wish(wish),
         }
     }
 
@@ -270,6 +261,7 @@ impl World {
             spec.boot_generation += 1;
             stopped
         };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "`Blow::is_wish` says which blows are asked for")]
         match blow {
             Blow::Create { mirrored, disks } => self.create(host, mirrored == 1, disks),
             Blow::Start { guest } => {
@@ -299,15 +291,7 @@ impl World {
             Blow::Migrate { guest, to, restart } => {
                 let to = host_name(to as usize % self.sites.len());
                 let options = if restart == 1 { MoveOptions::RESTART } else { MoveOptions::LIVE };
-                self.migrate(host, guest_of(guest), options, |now| {
-                    let both = now.secondary.is_some();
-                    let kept = if now.secondary.as_ref() == Some(&to) || now.host != to {
-                        Some(now.host)
-                    } else {
-                        now.secondary
-                    };
-                    GuestPlace { host: to, secondary: kept.filter(|_| both) }
-                })
+                self.migrate(host, guest_of(guest), options, |now| moved(now, to))
             }
             Blow::MoveSecondary { guest, to } => {
                 let to = host_name(to as usize % self.sites.len());
@@ -327,27 +311,7 @@ impl World {
             Blow::Drain { host: of } => self.duty(host, of as usize, Duty::Draining),
             Blow::Maintenance { host: of } => self.duty(host, of as usize, Duty::Maintenance),
             Blow::Resume { host: of } => self.duty(host, of as usize, Duty::Normal),
-            _other @ (Blow::PowerOff { .. }
-            | Blow::DaemonDies { .. }
-            | Blow::DaemonFreezes { .. }
-            | Blow::HostFreezes { .. }
-            | Blow::CutOneWay { .. }
-            | Blow::Cut { .. }
-            | Blow::Isolate { .. }
-            | Blow::SlowLink { .. }
-            | Blow::MemberDies { .. }
-            | Blow::StoreDies { .. }
-            | Blow::StoreStutters { .. }
-            | Blow::WatchLags { .. }
-            | Blow::ServerDies { .. }
-            | Blow::MachineDies { .. }
-            | Blow::GuestQuits { .. }
-            | Blow::GuestHangs { .. }
-            | Blow::DiskFails { .. }
-            | Blow::DiskFills { .. }
-            | Blow::ClockForward { .. }
-            | Blow::ClockBack { .. }
-            | Blow::ClockDrifts { .. }) => None,
+            _ => None,
         }
     }
 
@@ -442,6 +406,13 @@ impl World {
         }
         Some(draft.build())
     }
+}
+
+/// Where a guest and its secondary are when it has come to a host: where it was it leaves a copy.
+fn moved(now: GuestPlace, to: model::HostName) -> GuestPlace {
+    let both = now.secondary.is_some();
+    let kept = if now.host == to { now.secondary } else { Some(now.host) };
+    GuestPlace { host: to, secondary: kept.filter(|_| both) }
 }
 
 /// Whether something is being done to a guest.

@@ -8,18 +8,21 @@
 //!     it stands still: HandOver
 //!       one transaction: the other host owns
 //!       it at the next epoch, and both
-//!       replicas are in sync; then Deliver ─▶ Arrive: no writes of the old epoch any more, mirrored
+//!       replicas are the same; then Deliver ▶ Arrive: no writes of the old epoch any more, mirrored
 //!       its own replica is served             to the old owner from the first write; it runs
-//!     sent: End
+//!     sent: End                               Admit: both, at its own epoch
 //! ```
 //!
 //! Up to the transaction everything can be taken back: `CancelSend`. After it, nothing that happens on the old owner
 //! may reach a disk (`host::Machine::hand_over`), and a guest that does not arrive is started anew on its new owner,
-//! from a replica that has everything. While nobody knows whether the transaction was made, the guest stands still.
+//! from a replica that has everything. The in-sync sets stay the old owner's until the new one, which has flushed by
+//! then, writes them anew: a new owner that loses its power before that must not trust what it took as a secondary, and
+//! gives the guest back. While nobody knows whether the transaction was made, the guest stands still.
 //!
 //! In storage that hosts share there is no replica that stops taking the old owner's writes. There `HandOver` takes
 //! the disks away from the machine *before* the transaction, so that a new owner may always start the guest anew; and
-//! gives them back if the transaction was not made.
+//! gives them back if the transaction was not made. Of such a guest the in-sync set names the owner, so the transaction
+//! writes it.
 
 use jiff::SignedDuration;
 use model::{Assignment, ExitReason, Handover, HandoverKind, HostName, Liveness, PowerWish, Replica};
