@@ -28,7 +28,7 @@ const ENDED_JOBS_MAX: usize = 12;
 
 #[derive(Debug, Clone)]
 enum Todo {
-    Change(Change),
+    Change(Box<Change>),
     Job(JobId),
     Trim,
 }
@@ -145,7 +145,8 @@ impl World {
             let wait = wake_at.duration_since(now).as_micros().max(1000) as Time;
             daemon.leader.pause = daemon.leader.pause.min(wait);
         }
-        let mut queue: VecDeque<Todo> = decision.changes.into_iter().map(Todo::Change).collect();
+        let mut queue: VecDeque<Todo> =
+            decision.changes.into_iter().map(|change| Todo::Change(Box::new(change))).collect();
         let open = open_jobs(&daemon.cache.view);
         queue.extend(open.map(|job| Todo::Job(job.id)));
         queue.push_back(Todo::Trim);
