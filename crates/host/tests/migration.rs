@@ -296,7 +296,9 @@ async fn a_guest_that_changes_faster_than_it_is_sent_is_told_in_numbers_and_can_
     let state = loop {
         let state = source.migration().await.unwrap();
         assert!(matches!(state.phase, MigrationPhase::Setup | MigrationPhase::Active), "{state:?}");
-        if state.iteration >= 3 && state.dirty_rate > 0 {
+        // QEMU renews its numbers every now and then, the one for the downtime last.
+        let longer_than_allowed = state.expected_downtime_ms.is_some_and(|ms| ms > 1);
+        if state.iteration >= 3 && state.dirty_rate > 0 && longer_than_allowed {
             break state;
         }
         assert!(Instant::now() < deadline, "{state:?}");
@@ -304,7 +306,6 @@ async fn a_guest_that_changes_faster_than_it_is_sent_is_told_in_numbers_and_can_
     };
     println!("{state:?}");
     assert!(state.total > 64 << 20 && state.transferred > 0 && state.throughput > 0);
-    assert!(state.expected_downtime_ms.unwrap() > 1);
     source.cancel_migration().await.unwrap();
     assert_eq!(source.run_state().await.unwrap(), RunState::Running);
     wait_until("the target has ended by itself", || target.ended().is_some()).await;
