@@ -86,10 +86,10 @@ fn a_command_line_that_makes_no_sense_is_told_in_one_sentence() {
     );
     check(
         nowhere,
-        "guest create web1 --pool raid",
+        "capacity --pool raid",
         2,
-        "kennel: cannot understand the command line: invalid value 'raid' for '--pool <POOL>': there is no pool 'raid': \
-         the pools are local and mirror; see `kennel guest create --help`",
+        "kennel: cannot understand the command line: invalid value 'raid' for '--pool <POOL>': there is no kind of pool \
+         'raid': there are local, mirror and shared; see `kennel capacity --help`",
     );
     check(
         nowhere,

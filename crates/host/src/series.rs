@@ -6,7 +6,7 @@
 //!                                                          coarse  5 min for a month, made from the fine ones
 //! ```
 //!
-//! The records stand in one file of redb, an embedded store with checksums and transactions (docs/decisions/0028).
+//! The records stand in one file of redb, an embedded store with checksums and transactions (docs/decisions/0026).
 //! A key is what was measured and the beginning of a *block*: a minute of fine slots, an hour of coarse ones. A
 //! coarse slot is always computed anew from the fine slots that are on the disk, so a restart in the middle of one
 //! loses nothing but what was not written yet, a minute at most. A power loss leaves the last transaction that was

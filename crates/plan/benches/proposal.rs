@@ -167,6 +167,8 @@ impl Live {
         let host_name = |host: HostIx| snapshot.host(host).name.parse::<HostName>().ok();
         let Some(host) = host_name(place.host) else { return };
         let volume = VolumeId(Uuid::from_u128(at as u128 | 1 << 64));
+        let disk =
+            DiskSpec { volume, pool: Pool::Mirror, size: Bytes(need.disk), image: None, pool_name: None };
         let id = GuestId(Uuid::from_u128(at as u128 | 2 << 64));
         let spec = GuestSpec {
             name: name.clone(),
@@ -175,13 +177,7 @@ impl Live {
             vcpus: need.vcpus,
             memory: Bytes(need.memory - GUEST_OVERHEAD.0),
             boot: BootFrom::Disk,
-            disks: vec![DiskSpec {
-                volume,
-                pool: Pool::Mirror,
-                size: Bytes(need.disk),
-                image: None,
-                pool_name: None,
-            }],
+            disks: vec![disk],
             nics: vec![],
             seed: Seed::default(),
             power: PowerWish::Running,

@@ -25,6 +25,8 @@ pub const RULES_AND_ROOM: &str = "rules and room";
 pub const ONCE: &str = "a job's effects happen once";
 pub const COMES_BACK: &str = "everything comes back";
 pub const NO_STORM: &str = "no storm";
+/// The simulation's own: a circle at one moment would never end.
+pub const TIME_GOES_ON: &str = "time goes on";
 pub const STORE_STOPS_NOBODY: &str = "the store's loss stops nobody";
 
 /// Starts of one guest within a minute that need no explanation, and how many more each blow explains.

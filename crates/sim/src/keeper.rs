@@ -428,8 +428,8 @@ impl World {
         let at = |when: Mono| now + SignedDuration::from_micros(when - mono);
         let (me, boot) = (host_name(host), self.boot_of(host));
         let owns = assignment.host == me;
-        let view = &self.sites[host].daemon.as_ref().expect("it looks").cache.view;
-        let keeper = &self.sites[host].daemon.as_ref().expect("it looks").keepers[&guest];
+        let daemon = self.sites[host].daemon.as_ref().expect("it looks");
+        let (view, keeper) = (&daemon.cache.view, &daemon.keepers[&guest]);
         if let Some(replica) = &keeper.maybe_admitted {
             for set in in_sync.values_mut() {
                 set.members.insert(replica.clone());

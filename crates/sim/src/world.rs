@@ -258,6 +258,9 @@ pub struct Broken {
     pub what: String,
 }
 
+/// So many events at one moment mean that somebody goes round in a circle.
+const AT_ONCE_MAX: u64 = 200_000;
+
 /// Everything.
 #[derive(Debug)]
 pub struct World {
@@ -381,8 +384,16 @@ impl World {
     /// Runs to the end, or until something is broken.
     pub fn run(&mut self) {
         self.begin();
+        let mut at_once = 0;
         while self.broken.is_none() && !self.books.ended {
             let Some(Reverse(next)) = self.queue.pop() else { break };
+            at_once = if next.at == self.now { at_once + 1 } else { 0 };
+            if at_once > AT_ONCE_MAX {
+                self.breaks(
+                    crate::books::TIME_GOES_ON,
+                    format!("{AT_ONCE_MAX} events at one moment, now {:?}", next.event),
+                );
+            }
             self.now = next.at;
             self.digest =
                 (self.digest ^ next.at ^ next.order).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);

@@ -8,7 +8,7 @@
 //! what there is on one host, and by the number of hosts.
 //!
 //! Whoever asks for OpenMetrics gets it; everybody else Prometheus' own text format, in which a counter's type is
-//! said under its full name (docs/decisions/0027).
+//! said under its full name (docs/decisions/0025).
 
 mod families;
 #[cfg(test)]
