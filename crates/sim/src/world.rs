@@ -366,7 +366,8 @@ impl World {
     /// After so long by the host's own clock.
     pub fn after_local(&mut self, host: usize, delay: Time, event: Event) {
         let percent = self.sites[host].clock.percent;
-        self.after(delay * 100 / percent, event);
+        // Rounded up: what is waited for must have come by that clock, or it is waited for again at the same moment.
+        self.after((delay * 100).div_ceil(percent), event);
     }
 
     /// An invariant does not hold.
