@@ -57,7 +57,9 @@ export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: 
     close: () => {
       closed = true;
       observer.disconnect();
-      socket.close();
+      // The browser complains of a socket that is closed before it has opened.
+      if (socket.readyState === WebSocket.CONNECTING) socket.addEventListener("open", () => socket.close());
+      else socket.close();
       terminal.dispose();
     },
   };
