@@ -15,8 +15,12 @@ export function openScreen(box: HTMLElement, path: string, { onOpen, onEnd }: Ca
     leave();
   };
   box.addEventListener("keydown", watch, true);
+  let connected = false;
   let closed = false;
   rfb.addEventListener("connect", () => {
+    connected = true;
+    // The browser complains of a socket that is closed before it has opened.
+    if (closed) return rfb.disconnect();
     onOpen();
     rfb.focus();
   });
@@ -29,7 +33,7 @@ export function openScreen(box: HTMLElement, path: string, { onOpen, onEnd }: Ca
     close: () => {
       closed = true;
       box.removeEventListener("keydown", watch, true);
-      rfb.disconnect();
+      if (connected) rfb.disconnect();
       box.replaceChildren();
     },
   };

@@ -42,14 +42,16 @@ export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: 
   };
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (char) => char.charCodeAt(0))));
+  let closed = false;
   socket.addEventListener("open", () => {
+    if (closed) return socket.close();
     onOpen();
     terminal.focus();
   });
   socket.addEventListener("message", (event: MessageEvent<ArrayBuffer | string>) => {
+    if (closed) return;
     terminal.write(typeof event.data === "string" ? event.data : new Uint8Array(event.data));
   });
-  let closed = false;
   socket.addEventListener("close", (event) => {
     if (!closed) onEnd(event.reason || (event.wasClean ? "" : "the connection broke, or the ticket was refused"));
   });
@@ -57,7 +59,8 @@ export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: 
     close: () => {
       closed = true;
       observer.disconnect();
-      socket.close();
+      // The browser complains of a socket that is closed before it has opened.
+      if (socket.readyState !== WebSocket.CONNECTING) socket.close();
       terminal.dispose();
     },
   };
