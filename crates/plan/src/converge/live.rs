@@ -131,6 +131,9 @@ pub(super) fn send(s: &Situation, machine: &MachineFacts) -> Option<Step> {
     let hindrance = hindrance(s, &handover.to);
     let cancel = |why: String| Some(Step::CancelSend { gave_up: Some((handover.job, why)) });
     match (phase, hindrance) {
+        // A daemon that has just started has no session yet. The guest runs, and nothing is decided before it stands
+        // still.
+        (Some(SendPhase::Memory), Some(_)) if s.authority != Authority::Session => None,
         (Some(SendPhase::Memory), Some(why)) => cancel(why),
         // The session may be back in a moment; standing still for it is worse than sending it once more.
         (Some(SendPhase::AtSwitchover), Some(why)) => cancel(why),

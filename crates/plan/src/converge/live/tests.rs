@@ -108,6 +108,19 @@ fn a_machine_that_could_run_by_itself_after_the_transaction_is_ended() {
 }
 
 #[test]
+fn without_a_session_a_guest_is_sent_on_but_not_begun_and_not_handed_over() {
+    let without = |phase| {
+        let mut s = sending(phase);
+        s.authority = Authority::Confirmed;
+        next(&s)
+    };
+    assert_eq!(without(Some(SendPhase::Memory)), rest(Rest::Running), "its daemon may just have started");
+    let gave_up = Some((JOB, "the host's session is over".to_owned()));
+    assert_eq!(without(Some(SendPhase::AtSwitchover)), Step::CancelSend { gave_up });
+    assert_eq!(without(None), rest(Rest::Running));
+}
+
+#[test]
 fn nothing_is_sent_or_handed_over_when_it_would_leave_something_behind() {
     let check = |change: fn(&mut Situation), why: &str| {
         for phase in [SendPhase::Memory, SendPhase::AtSwitchover] {
@@ -120,7 +133,6 @@ fn nothing_is_sent_or_handed_over_when_it_would_leave_something_behind() {
         change(&mut s);
         assert_eq!(next(&s), rest(Rest::Running), "{why}");
     };
-    check(|s| s.authority = Authority::Confirmed, "the host's session is over");
     let alone = |s: &mut Situation| {
         s.in_sync.values_mut().for_each(|set| set.members = [replica("host1", 1)].into());
         s.machine.as_mut().unwrap().mirrors.clear();
