@@ -464,11 +464,7 @@ impl World {
             peer: assignment.secondary.as_ref().filter(|_| owns).map(peer),
             former: former.as_ref().filter(|_| owns).map(peer),
             authority: self.authority(host, guest),
-            promised_until: self.sites[host]
-                .daemon
-                .as_ref()
-                .and_then(|d| d.promises.get(&guest))
-                .map(|m| at(*m)),
+            promised_until: daemon.promises.get(&guest).map(|until| at(*until)),
             exit: keeper.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: self.not_before(keeper).map(at),
             shutdown_asked_at: keeper.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
