@@ -98,7 +98,7 @@ impl Call {
 }
 
 impl World {
-    /// Sends a request. The answer, or that there is none, comes to [`World::replied`].
+    /// Sends a request. The answer, or that there is none, comes to the one who asked.
     pub fn request(&mut self, host: usize, who: Who, asked: Asked) -> u64 {
         let Some(life) = self.life(host) else { return 0 };
         let id = self.number();
