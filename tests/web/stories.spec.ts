@@ -62,6 +62,8 @@ test("the guest's screen is seen and typed on", async ({ page, expected }) => {
   const lit = () =>
     canvas.evaluate((element) => {
       const { width, height } = element as HTMLCanvasElement;
+      // No picture has come yet.
+      if (width === 0) return 0;
       const { data } = (element as HTMLCanvasElement).getContext("2d")!.getImageData(0, 0, width, height);
       return data.filter((value, at) => at % 4 !== 3 && value > 64).length;
     });

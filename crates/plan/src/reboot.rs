@@ -1,8 +1,9 @@
 //! Which hosts may be rebooted together, so that everything is rebooted in few groups and no guest stops.
 //!
 //! Before a group is rebooted its guests leave it: mirrored ones swap roles with their secondaries, those on shared
-//! storage go where there is room, and so do those on local disks, which are copied. Afterwards they come back, and every replica is in sync again, before the next
-//! group begins; so each group is judged against the cluster as it is now. Two hosts may be in one group when
+//! storage go where there is room, and so do those on local disks, which are copied. Afterwards they come back, and every
+//! replica is in sync again, before the next group begins; so each group is judged against the cluster as it is now. Two
+//! hosts may be in one group when
 //!
 //! - no guest has its two replicas on them: its volumes would be gone, and it has nowhere else to run;
 //! - what leaves both of them has room on the others, and no `must` rule is broken by it;
@@ -13,7 +14,8 @@
 //! the groups are coloured again, whole groups one after the other in other orders (Culberson's iterated greedy),
 //! which never needs more groups and often fewer.
 //!
-//! Guests that have nowhere to go even when their host is rebooted alone stop with it; each group names them. The leader's host is in the last group, so that leadership changes once.
+//! Guests that have nowhere to go even when their host is rebooted alone stop with it; each group names them. The
+//! leader's host is in the last group, so that leadership changes once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -68,11 +68,8 @@ impl Drop for OwnerWatch {
 
 fn look(ids: &BTreeSet<String>, watched: &mut Watched) {
     let mut now: Seen = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if let Some((id, epoch, started)) = machine(&entry.path(), ids) {
+    for (pid, folder) in crate::processes() {
+        if let Some((id, epoch, started)) = machine(&folder, ids) {
             now.entry((id, epoch)).or_default().insert((pid, started));
         }
     }

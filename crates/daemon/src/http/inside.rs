@@ -11,10 +11,11 @@ use api::{
 };
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
+use bytes::Bytes;
 use host::HostError;
 use model::{ClusterView, GuestName, GuestPhase, Host};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use super::serial::{Serials, Viewer};
 use super::tickets::{self, Tickets};
 
 /// How often an open console shows that it is alive; clients give up after twice as long.
-pub(super) const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// A close frame holds 123 bytes of reason.
 const CLOSE_REASON_MAX: usize = 120;
@@ -37,7 +38,7 @@ pub(super) enum Place {
     There(api::Client, Host),
 }
 
-pub(super) fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) -> Answer<Place> {
+fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) -> Answer<Place> {
     let view = backend.state().view();
     let (spec, host) = owner(&view, guest, asked)?;
     let not_running =
@@ -141,14 +142,45 @@ pub struct Consoles {
     serials: Serials,
 }
 
-impl Consoles {
-    /// Whoever shows a token needs no ticket; a cookie comes along with whatever a browser is made to open.
-    pub(super) fn admit(&self, ticket: Option<&String>, by_cookie: bool, guest: &GuestName) -> Answer<()> {
+/// A request for a console or a screen, as it comes.
+#[derive(FromRequestParts)]
+#[from_request(state(Shared))]
+pub struct Visit {
+    #[from_request(via(State))]
+    backend: Shared,
+    #[from_request(via(Path))]
+    name: String,
+    session: Option<Extension<Session>>,
+    #[from_request(via(Extension))]
+    pub(super) consoles: Arc<Consoles>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+}
+
+/// A visit that nothing is in the way of.
+pub(super) struct Admitted {
+    pub guest: GuestName,
+    pub asked: String,
+    pub place: Place,
+    pub upgrade: WebSocketUpgrade,
+}
+
+impl Visit {
+    /// `what`: as in "console".
+    pub(super) fn admit(self, what: &str, ticket: Option<&String>) -> Answer<Admitted> {
+        let guest: GuestName = named(&self.name, "guest")?;
+        let asked = format!("open the {what} of the guest '{guest}'");
+        // Whoever shows a token needs no ticket; a cookie comes along with whatever a browser is made to open.
         match ticket {
-            Some(ticket) => self.tickets.take(ticket, guest),
-            None if by_cookie => Err(tickets::none_shown()),
-            None => Ok(()),
+            Some(ticket) => self.consoles.tickets.take(ticket, &guest)?,
+            None if self.session.is_some() => return Err(tickets::none_shown()),
+            None => {}
         }
+        let place = place(&self.backend, &guest, &self.headers, &asked)?;
+        let upgrade = self.upgrade.map_err(|rejection| {
+            Refused::invalid(&asked, rejection.body_text(), "open it as a WebSocket, over HTTP/1.1")
+        })?;
+        Ok(Admitted { guest, asked, place, upgrade })
     }
 }
 
@@ -172,20 +204,9 @@ pub async fn console_ticket(
     Ok((StatusCode::CREATED, Json(consoles.tickets.give(&guest))))
 }
 
-pub async fn console(
-    State(backend): State<Shared>,
-    Path(name): Path<String>,
-    Query(query): Query<ConsoleQuery>,
-    session: Option<Extension<Session>>,
-    Extension(consoles): Extension<Arc<Consoles>>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Answer<Response> {
-    let guest: GuestName = named(&name, "guest")?;
-    let asked = format!("open the console of the guest '{guest}'");
-    consoles.admit(query.ticket.as_ref(), session.is_some(), &guest)?;
-    let place = place(&backend, &guest, &headers, &asked)?;
-    let upgrade = upgrade.map_err(|rejection| no_web_socket(&asked, &rejection))?;
+pub async fn console(Query(query): Query<ConsoleQuery>, visit: Visit) -> Answer<Response> {
+    let consoles = visit.consoles.clone();
+    let Admitted { guest, asked, place, upgrade } = visit.admit("console", query.ticket.as_ref())?;
     match place {
         Place::Here(machine) => {
             let viewer = consoles.serials.join(machine.label().id, &*machine).await;
@@ -202,20 +223,36 @@ pub async fn console(
     }
 }
 
-pub(super) fn no_web_socket(asked: &str, rejection: &WebSocketUpgradeRejection) -> Refused {
-    Refused::invalid(asked, rejection.body_text(), "open it as a WebSocket, over HTTP/1.1")
+/// What a machine on this host says, and takes.
+pub(super) trait Line: Send {
+    /// What comes next; may be broken off. `Err`: why nothing will any more.
+    fn read(&mut self) -> impl Future<Output = Result<Bytes, String>> + Send;
+    /// `Err`: why it is not taken.
+    fn write(&mut self, bytes: Vec<u8>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// Between a client and a serial port, until one of them ends.
+impl Line for Viewer {
+    async fn read(&mut self) -> Result<Bytes, String> {
+        Viewer::read(self).await
+    }
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<(), String> {
+        Viewer::write(self, bytes).await
+    }
+}
+
 async fn join_serial(mut socket: WebSocket, mut viewer: Viewer, scroll_back: bool) {
     let before = if scroll_back { std::mem::take(&mut viewer.scroll_back) } else { Vec::new() };
-    if !before.is_empty() && send(&mut socket, Message::Binary(before.into())).await.is_err() {
-        return;
+    if before.is_empty() || send(&mut socket, Message::Binary(before.into())).await.is_ok() {
+        join(socket, viewer).await;
     }
+}
+
+/// Between a client and a machine on this host, until one of them ends.
+pub(super) async fn join(mut socket: WebSocket, mut line: impl Line) {
     let mut pings = tokio::time::interval(PING_EVERY);
     let reason = loop {
         tokio::select! {
-            read = viewer.read() => match read {
+            read = line.read() => match read {
                 Ok(bytes) => {
                     if send(&mut socket, Message::Binary(bytes)).await.is_err() {
                         return;
@@ -225,7 +262,7 @@ async fn join_serial(mut socket: WebSocket, mut viewer: Viewer, scroll_back: boo
             },
             message = socket.recv() => match typed(message) {
                 Typed::Bytes(bytes) => {
-                    if let Err(why) = viewer.write(bytes).await {
+                    if let Err(why) = line.write(bytes).await {
                         break why;
                     }
                 }
@@ -292,13 +329,13 @@ pub(super) async fn join_console(mut socket: WebSocket, console: Console) {
 }
 
 /// What a client sent.
-pub(super) enum Typed {
+enum Typed {
     Bytes(Vec<u8>),
     Nothing,
     End,
 }
 
-pub(super) fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
+fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
     match message {
         Some(Ok(Message::Binary(bytes))) => Typed::Bytes(bytes.to_vec()),
         Some(Ok(Message::Text(text))) => Typed::Bytes(text.as_bytes().to_vec()),
@@ -307,11 +344,11 @@ pub(super) fn typed(message: Option<Result<Message, axum::Error>>) -> Typed {
     }
 }
 
-pub(super) async fn send(socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+async fn send(socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
     socket.send(message).await
 }
 
-pub(super) async fn close(mut socket: WebSocket, reason: String) {
+async fn close(mut socket: WebSocket, reason: String) {
     let cut = reason.char_indices().map(|(at, _)| at).take_while(|at| *at <= CLOSE_REASON_MAX).last();
     let short = if reason.len() > CLOSE_REASON_MAX { &reason[..cut.unwrap_or(0)] } else { &reason };
     let frame = CloseFrame { code: close_code::NORMAL, reason: short.to_owned().into() };

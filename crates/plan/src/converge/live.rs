@@ -135,7 +135,10 @@ pub(super) fn send(s: &Situation, machine: &MachineFacts) -> Option<Step> {
         // still.
         (Some(SendPhase::Memory), Some(_)) if s.authority != Authority::Session => None,
         (Some(SendPhase::Memory), Some(why)) => cancel(why),
-        // The session may be back in a moment; standing still for it is worse than sending it once more.
+        // The session may be back in a moment; standing still for it is worse than sending it once more, then.
+        (Some(SendPhase::AtSwitchover), Some(_)) if s.authority != Authority::Session => {
+            Some(Step::CancelSend { gave_up: None })
+        }
         (Some(SendPhase::AtSwitchover), Some(why)) => cancel(why),
         (Some(SendPhase::AtSwitchover), None) => Some(Step::HandOver { next: handed_over(s, &handover.to) }),
         (Some(SendPhase::Memory), None) => {

@@ -12,7 +12,7 @@ use crate::inventory::Inventory;
 use crate::layout::Layout;
 use crate::objective::kennel::{self, Kennel};
 use crate::search::{self, Balance, Settings};
-use crate::snapshot::GuestIx;
+use crate::snapshot::{GuestIx, Snapshot};
 
 /// What is shorter moves nothing. Seconds.
 pub const SPIKE_S: f64 = 30.0;
@@ -25,12 +25,12 @@ pub(super) fn made_it(inventory: &Inventory, plan: &Balance, settings: &Settings
     let snapshot = &inventory.snapshot;
     let margin = margin(plan);
     let layout = Layout::new(snapshot);
-    let hosts = snapshot.hosts.iter().filter(|room| room.duty.takes()).count().max(1) as f64;
+    let spread = spread(snapshot);
     let mut asked: Vec<(f64, GuestIx, f64)> = snapshot
         .guest_indices()
         .filter_map(|guest| {
             let calm = calm(inventory, guest)?;
-            Some((effect(&layout, hosts, guest, calm), guest, calm))
+            Some((effect(&layout, spread, guest, calm), guest, calm))
         })
         .filter(|(effect, _, _)| *effect >= margin)
         .collect();
@@ -67,15 +67,19 @@ fn calm(inventory: &Inventory, guest: GuestIx) -> Option<f64> {
     Some(calm.min(need.load.cpu) * 1000.0).map(|calm| calm.round() / 1000.0)
 }
 
+/// What all of one host's processors count for in the spread over the hosts, as it is and as it would be after the plan.
+fn spread(snapshot: &Snapshot) -> f64 {
+    let hosts = snapshot.hosts.iter().filter(|room| room.duty.takes()).count().max(1) as f64;
+    2.0 * kennel::CPU_SPREAD * kennel::evenness(snapshot) / hosts.sqrt()
+}
+
 /// By about how much a plan may seem to gain because of the guest's spike.
-fn effect(layout: &Layout<'_>, hosts: f64, guest: GuestIx, calm: f64) -> f64 {
+fn effect(layout: &Layout<'_>, spread: f64, guest: GuestIx, calm: f64) -> f64 {
     let snapshot = layout.snapshot();
     let need = snapshot.guest(guest);
     let Some(place) = need.place else { return 0.0 };
     let room = snapshot.host(place.host);
     let share = (need.load.cpu - calm) / (room.cores * room.speed).max(0.001);
-    // The spread over the hosts, as it is and as it would be after the plan.
-    let spread = 2.0 * kennel::CPU_SPREAD * kennel::evenness(snapshot) * share / hosts.sqrt();
     let used = room.own_load.cpu + layout.given(place.host).load.cpu;
-    spread + kennel::cpu_knee(used / (room.cores * room.speed).max(0.001), share)
+    spread * share + kennel::cpu_knee(used / (room.cores * room.speed).max(0.001), share)
 }

@@ -135,12 +135,9 @@ impl<'a> Plain<'a> {
 }
 
 /// The process that runs a guest, and its arguments.
-fn machine_of(guest: &str) -> Result<(u32, Vec<String>)> {
-    for entry in std::fs::read_dir("/proc").context("list the processes")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+fn machine_of(guest: &str) -> Result<(i32, Vec<String>)> {
+    for (pid, folder) in e2e::processes() {
+        let Ok(line) = std::fs::read(folder.join("cmdline")) else { continue };
         let words = String::from_utf8_lossy(&line);
         let words: Vec<String> = words.split('\0').map(str::to_owned).collect();
         if words.iter().any(|word| word == &format!("guest={guest},process=kennel-{guest}")) {
