@@ -115,7 +115,11 @@ fn without_a_session_a_guest_is_sent_on_but_not_begun_and_not_handed_over() {
         next(&s)
     };
     assert_eq!(without(Some(SendPhase::Memory)), rest(Rest::Running), "its daemon may just have started");
-    assert_eq!(without(Some(SendPhase::AtSwitchover)), Step::CancelSend { gave_up: None }, "it runs meanwhile");
+    assert_eq!(
+        without(Some(SendPhase::AtSwitchover)),
+        Step::CancelSend { gave_up: None },
+        "it runs meanwhile"
+    );
     assert_eq!(without(None), rest(Rest::Running));
 }
 
