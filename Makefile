@@ -10,7 +10,6 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 # The end-to-end tests build labs, which mostly wait: so many at a time. The one that measures load has the machine
 # to itself.
-E2E := --package e2e
 LABS ?= 3
 
 .PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics torture-mirror bench \
@@ -58,8 +57,8 @@ doc: setup ## The code's own documentation, into target/doc
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
 test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store members, …
-	$(CARGO) test --locked $(E2E) -- --test-threads=$(LABS) --skip balancing::
-	$(CARGO) test --locked $(E2E) --test stories -- balancing::
+	@scripts/stories --test-threads=$(LABS) --skip balancing::
+	@scripts/stories balancing::
 
 test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
@@ -68,7 +67,7 @@ test-web: build ## The web page in Chromium, against a lab: sign in, create, con
 test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus
 	$(CARGO) test --locked --package daemon metrics
-	$(CARGO) test --locked $(E2E) --test metrics -- --ignored
+	$(CARGO) test --locked --package e2e --test metrics -- --ignored
 
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
 	@MINUTES=$(or $(MINUTES),10) SCHEDULES=$(or $(SCHEDULES),50) $(if $(SEED),SEED=$(SEED)) target/debug/torture-mirror

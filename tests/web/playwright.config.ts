@@ -10,7 +10,8 @@ export default defineConfig({
   workers: 1,
   fullyParallel: false,
   forbidOnly: true,
-  retries: 0,
+  // A machine that was busy for a moment; it is told as "flaky".
+  retries: 1,
   timeout: 180_000,
   expect: { timeout: 45_000 },
   globalSetup: "./setup.ts",

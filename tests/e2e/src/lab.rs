@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::wait;
+use crate::{BROKEN, wait};
 
 /// How long anything may take that a lab does on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -340,7 +340,7 @@ impl Lab {
             let log = self.log_of(&format!("host{n}"));
             if let Some(line) = log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked"))
             {
-                bail!("kenneld on host{n} says: {line}");
+                bail!("{BROKEN}: kenneld on host{n} says: {line}");
             }
         }
         Ok(())

@@ -14,6 +14,9 @@ use anyhow::{Result, bail};
 /// Between two looks at something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// What a failure begins with that no slow machine excuses; `scripts/stories` looks for it.
+pub const BROKEN: &str = "PROMISE BROKEN";
+
 /// Every process of this machine, with its folder under /proc.
 pub fn processes() -> impl Iterator<Item = (i32, PathBuf)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::BROKEN;
+
 /// A QEMU takes longer than this to start.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -54,7 +56,7 @@ impl OwnerWatch {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let watched = thread.join().map_err(|_| anyhow::anyhow!("the watch of the owners broke off"))?;
-        ensure!(watched.doubled.is_empty(), "two machines at one epoch: {:?}", watched.doubled);
+        ensure!(watched.doubled.is_empty(), "{BROKEN}: two machines at one epoch: {:?}", watched.doubled);
         ensure!(!watched.seen.is_empty(), "no machine was seen: the watch looks at the wrong place");
         Ok(())
     }

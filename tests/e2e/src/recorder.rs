@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use crate::lab::{LIMIT, Lab};
-use crate::wait;
+use crate::{BROKEN, wait};
 
 /// The recorder's program, the guest's user-data.
 pub const PROGRAM: &str = include_str!("../guests/recorder.sh");
@@ -118,13 +118,13 @@ impl<'a> Recorder<'a> {
         let reports = self.reports();
         let twice: Vec<&u64> =
             reports.acknowledged.iter().filter(|(_, times)| **times > 1).map(|(n, _)| n).collect();
-        ensure!(twice.is_empty(), "{}: records acknowledged twice: {twice:?}", self.name);
+        ensure!(twice.is_empty(), "{BROKEN}: {}: records acknowledged twice: {twice:?}", self.name);
         let acknowledged: BTreeSet<u64> = reports.acknowledged.keys().copied().collect();
         let found = reports.found.iter().max().copied().unwrap_or(0);
         let last_before = before.last();
         ensure!(
             found >= last_before,
-            "{}: record {last_before} was acknowledged, and the disk ends with {found}",
+            "{BROKEN}: {}: record {last_before} was acknowledged, and the disk ends with {found}",
             self.name
         );
         // A record that was written and not yet reported when its machine died is there without a report.
@@ -133,7 +133,7 @@ impl<'a> Recorder<'a> {
         let cut = self.lab.events("guest-moved", &format!("guest/{}", self.name))?.len();
         ensure!(
             silent < reports.found.len() * 2 + cut,
-            "{}: {silent} records were never reported",
+            "{BROKEN}: {}: {silent} records were never reported",
             self.name
         );
         Ok(last_before)

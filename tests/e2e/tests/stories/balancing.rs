@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{LIMIT, Lab};
 use e2e::owners::OwnerWatch;
 use e2e::recorder::{PROGRAM, Recorder};
-use e2e::wait;
+use e2e::{BROKEN, wait};
 
 const HOSTS: u32 = 3;
 const BUSY: [&str; 3] = ["busy1", "busy2", "busy3"];
@@ -83,7 +83,7 @@ impl RuleWatch {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let (looks, broken) =
             thread.join().map_err(|_| anyhow::anyhow!("the watch of the rules broke off"))?;
-        ensure!(broken.is_empty(), "rules were broken: {broken:?}");
+        ensure!(broken.is_empty(), "{BROKEN}: rules were broken: {broken:?}");
         ensure!(looks > 20, "there were {looks} looks only");
         Ok(())
     }
