@@ -46,7 +46,7 @@ pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
 pub use job::JobView;
 pub use local::{InitAnswer, InitRequest, LocalJoinAnswer, LocalJoinRequest, LocalStatus};
 pub use network::{CreateNetwork, NetworkView};
-pub use peer::{HashAnswer, HashRequest, PromiseAnswer, PromiseRequest};
+pub use peer::{EndConnections, HashAnswer, HashRequest, PromiseAnswer, PromiseRequest};
 pub use planning::{
     AddHostQuery, AddHostView, ApplyBalance, BalanceView, CapacityView, ClusterDump, FitsView, LossView,
     MoveView, OutlookView, RebootGroupView, RebootView, RestartView, RoomView, ShapeQuery, WhyView,

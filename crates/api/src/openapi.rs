@@ -20,11 +20,11 @@ use crate::watch::Removed;
 use crate::{
     AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
     ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume,
-    CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest,
-    GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer,
-    JoinRequest, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest,
-    RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView,
-    SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView, ExecAnswer,
+    ExecRequest, GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView,
+    JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer,
+    PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView,
+    SeriesView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -314,6 +314,13 @@ fn cluster_endpoints() -> Vec<Endpoint> {
             .access(Access::Host)
             .takes::<PromiseRequest>()
             .gives::<PromiseAnswer>(),
+        Endpoint::post(
+            "/v1/internal/end-connections",
+            "hosts",
+            "End all connections to a replica, and serve it on",
+        )
+        .access(Access::Host)
+        .takes::<EndConnections>(),
         Endpoint::post("/v1/internal/replica-hashes", "hosts", "Hashes of a replica that this host serves")
             .access(Access::Host)
             .takes::<HashRequest>()

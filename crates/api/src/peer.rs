@@ -22,6 +22,14 @@ pub struct PromiseAnswer {
     pub promised_ms: u64,
 }
 
+/// The owner of a guest is about to fill the replica that the asked host serves: connections from before are to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndConnections {
+    pub volume: VolumeId,
+    /// The name that it is served under, with the owner's epoch and the boot of the asked host.
+    pub export: String,
+}
+
 /// The owner of a guest compares the replica that the asked host serves with its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HashRequest {

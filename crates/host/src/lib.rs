@@ -453,6 +453,9 @@ pub trait ReplicaServer: Send + Sync + Debug {
     async fn exports(&self) -> Result<Vec<(VolumeId, ExportName)>, HostError>;
     /// Serves a raw file for reading and writing; an older export of the same volume ends first.
     async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError>;
+    /// Ends every connection to what is served under that name, and goes on serving it. After this returns, nothing
+    /// that a connection from before still carries is written. Refused when nothing is served under that name.
+    async fn end_connections(&self, volume: VolumeId, export: &ExportName) -> Result<(), HostError>;
     /// The hashes of the pieces of a range of what is served under that name; see [`compare`]. Refused when nothing
     /// is.
     async fn hashes(

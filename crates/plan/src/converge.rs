@@ -544,7 +544,7 @@ fn pause(s: &Situation) -> Option<Step> {
 /// No machine, and the volumes are in order.
 fn start(s: &Situation) -> Step {
     if s.spec.power == PowerWish::Stopped {
-        return rest(Rest::Stopped);
+        return unmirror(s).unwrap_or_else(|| rest(Rest::Stopped));
     }
     let handed_over = s.assignment.handover.as_ref();
     if handed_over.is_some_and(|handover| handover.how == HandoverKind::Restart) {
@@ -552,7 +552,7 @@ fn start(s: &Situation) -> Step {
     }
     let shut_itself_down = s.exit == Some((s.spec.boot_generation, ExitReason::GuestShutdown));
     if shut_itself_down {
-        return rest(Rest::Stopped);
+        return unmirror(s).unwrap_or_else(|| rest(Rest::Stopped));
     }
     if s.authority != Authority::Session {
         return rest(Rest::Waiting("the host's session is over".into()));
@@ -571,6 +571,14 @@ fn start(s: &Situation) -> Step {
         Some(replica) => Step::Start { mirror_to: Some(replica) },
         None => Step::ClaimAlone,
     }
+}
+
+/// A guest on local disks has moved, or its move was taken back, and it does not run: nobody else would end its
+/// mirror.
+fn unmirror(s: &Situation) -> Option<Step> {
+    let local = s.spec.is_local() && s.assignment.secondary.is_none() && s.assignment.handover.is_none();
+    let counted_on_others = members(s).any(|set| set.members.len() > 1);
+    (local && counted_on_others && s.authority == Authority::Session).then_some(Step::ClaimAlone)
 }
 
 /// The in-sync sets of the guest's volumes.

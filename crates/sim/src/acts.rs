@@ -5,13 +5,14 @@
 use std::net::SocketAddr;
 
 use model::{
-    Assignment, Epoch, Exit, ExitReason, GuestReport, GuestState, InSync, Incoming, JobId, Replica, VolumeId,
+    Assignment, Epoch, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, Incoming, JobId, Replica,
+    VolumeId,
 };
 use plan::converge::{Mirror, SendPhase, Situation, Stage, Step};
 use plan::limits::AUTHORITY;
 
 use crate::daemon::local;
-use crate::disk::{BLOCKS, File};
+use crate::disk::File;
 use crate::keeper::{Doing, address_of, uid_at};
 use crate::machine::{Gone, Machine, MirrorTo, SendingTo};
 use crate::mutant::Mutant;
@@ -49,7 +50,7 @@ pub enum Act {
     Launch,
     AttachSame(Replica),
     AttachBack(Replica),
-    Attach(Vec<VolumeId>, Replica),
+    Attach(Vec<VolumeId>, Replica, FillHow),
     Detach(Vec<VolumeId>),
     Resume,
     ArriveResume,
@@ -121,9 +122,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
         }
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
-        // However it is done, it ends with all of the disk being there; here all of it is copied.
-        Step::Attach { volumes, target, how: _, why: _ } => {
-            vec![Act::Attach(volumes.clone(), target.clone())]
+        Step::Attach { volumes, target, how, why: _ } => {
+            vec![Act::Attach(volumes.clone(), target.clone(), *how)]
         }
         Step::Admit { replica } => vec![Act::Doubt(replica.clone()), Act::Record(vec![own, replica.clone()])],
         Step::LetGo { .. } if mutant == Some(Mutant::LetGoFirst) => {
@@ -278,15 +278,15 @@ impl World {
             Act::Launch => self.launch(host, guest, s),
             Act::AttachSame(replica) => {
                 let all: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
-                if self.attach(host, guest, &all, replica, s.assignment.epoch, false) {
+                if self.attach(host, guest, &all, replica, s.assignment.epoch, None) {
                     Went::On(self.rng.between(5 * MS, 100 * MS))
                 } else {
                     soon("the replica cannot be reached")
                 }
             }
             Act::AttachBack(replica) => self.attach_back(host, guest, replica, s),
-            Act::Attach(volumes, replica) => {
-                if self.attach(host, guest, volumes, replica, s.assignment.epoch, true) {
+            Act::Attach(volumes, replica, how) => {
+                if self.attach(host, guest, volumes, replica, s.assignment.epoch, Some(*how)) {
                     Went::On(self.rng.between(5 * MS, 100 * MS))
                 } else {
                     soon("the replica cannot be reached")
@@ -384,7 +384,8 @@ impl World {
         if self.sites[host].disk_full_until > self.now || self.sites[host].disk_fails_until > self.now {
             return host_error("there is no room for it");
         }
-        self.sites[host].files.insert(volume, File::default());
+        let id = self.number();
+        self.sites[host].files.insert(volume, File { id, ..File::default() });
         Went::On(self.rng.between(5 * MS, 300 * MS))
     }
 
@@ -510,7 +511,7 @@ impl World {
         volumes: &[VolumeId],
         target: &Replica,
         epoch: Epoch,
-        fill: bool,
+        fill: Option<FillHow>,
     ) -> bool {
         let to = host_ix(&target.host);
         let export = self.export(epoch, target.boot_id);
@@ -522,17 +523,21 @@ impl World {
                 return false;
             };
             let link = self.number();
-            let state = if fill { Mirror::Filling } else { Mirror::Ready };
-            let mirror = MirrorTo { host: to, export, link, state, missing: [fill; BLOCKS] };
-            if let Some(file) = self.sites[to].files.get_mut(volume).filter(|_| fill) {
+            let state = if fill.is_some() { Mirror::Filling } else { Mirror::Ready };
+            let Some((missing, file)) = self.missing(host, guest, *volume, to, fill) else { return false };
+            let mirror = MirrorTo { host: to, export, link, state, missing, file };
+            if let Some(file) = self.sites[to].files.get_mut(volume).filter(|_| fill.is_some()) {
                 file.lost_power = false;
             }
             let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return false };
             machine.mirrors.insert(*volume, mirror);
+            if let Some(how) = fill {
+                *self.books.fills.entry(how).or_default() += 1;
+            }
             if let Some(running) = &mut self.keeper(host, guest).running {
                 running.targets.insert(*volume, target.boot_id);
             }
-            if fill {
+            if fill.is_some() {
                 let delay = self.rng.between(20 * MS, 500 * MS);
                 self.after(delay, Event::Fill { host, uid, volume: *volume, link });
             }
@@ -544,7 +549,7 @@ impl World {
         let now = self.mono(host);
         let began = *self.keeper(host, guest).live.mirror_back_since.get_or_insert(now);
         let all: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
-        if self.attach(host, guest, &all, replica, s.assignment.epoch, false) {
+        if self.attach(host, guest, &all, replica, s.assignment.epoch, None) {
             return Went::On(self.rng.between(MS, 20 * MS));
         }
         if now - began < MIRROR_BACK_WITHIN {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::{
-    Assignment, Bytes, Epoch, ExitReason, GuestName, JobId, JobState, PowerWish, RuleKind, VolumeId,
+    Assignment, Bytes, Epoch, ExitReason, FillHow, GuestName, JobId, JobState, PowerWish, RuleKind, VolumeId,
 };
 use plan::converge::Stage;
 
@@ -12,7 +12,7 @@ use crate::daemon::written;
 use crate::disk::Ledger;
 use crate::fault::Blow;
 use crate::machine::{Ended, Gone, Machine};
-use crate::names::{guest_name, host_name};
+use crate::names::{guest_name, host_ix, host_name};
 use crate::store::{Key, Record, Txn};
 use crate::world::{S, Time, World, note};
 
@@ -66,6 +66,8 @@ pub struct Books {
     pub starts: u64,
     pub promotions: u64,
     pub moves: u64,
+    /// Secondaries that were begun to be filled, by what.
+    pub fills: BTreeMap<FillHow, u64>,
     /// Losses that a disk's errors and one more failure explain.
     pub excused: u64,
     machines: BTreeMap<u64, (u64, Stage)>,
@@ -277,9 +279,11 @@ impl World {
                     guest_name(crate::names::guest_of(set.volume)),
                     names.join(" ")
                 );
-                if set.members.len() == 1 {
-                    self.ledgers.entry(set.volume).or_default().thin = false;
-                }
+                let alone = set.members.iter().next().filter(|_| set.members.len() == 1);
+                let file = alone.and_then(|r| self.sites[host_ix(&r.host)].files.get(&set.volume));
+                let ledger = self.ledgers.entry(set.volume).or_default();
+                // A new owner may be the one that lacks it.
+                ledger.thin &= !file.is_some_and(|file| ledger.is_held_by(file));
             }
         }
         for (guest, old) in before.assignments {

@@ -23,6 +23,10 @@ pub type WriteId = u64;
 /// One replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
+    /// Which file it is: one that was deleted and made anew under the same name is another one.
+    pub id: u64,
+    /// Something was written to it once.
+    pub written: bool,
     pub cached: [WriteId; BLOCKS],
     pub stable: [WriteId; BLOCKS],
     /// Its host lost power since: what was acknowledged and not flushed may be gone.
@@ -32,6 +36,11 @@ pub struct File {
 }
 
 impl File {
+    pub fn write(&mut self, block: usize, content: WriteId) {
+        self.cached[block] = content;
+        self.written = true;
+    }
+
     pub fn flush(&mut self) {
         self.stable = self.cached;
     }

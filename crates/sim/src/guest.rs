@@ -1,4 +1,4 @@
-//! What guests and their machines do by themselves: write, fill mirrors, send memory, end.
+//! What guests and their machines do by themselves: write, send memory, end.
 
 use model::{ExitReason, VolumeId};
 use plan::converge::{Mirror, SendPhase, Stage};
@@ -10,7 +10,7 @@ use crate::names::guest_name;
 use crate::world::{Event, MS, RemoteWrite, S, Time, World, note};
 
 /// How soon a held write is sent again, once the connection might be made anew.
-const RECONNECT_EVERY: (Time, Time) = (300 * MS, S);
+pub const RECONNECT_EVERY: (Time, Time) = (300 * MS, S);
 
 /// Packets that have waited longer than this belong to connections that are gone.
 const PACKET_LIVES: Time = 100 * MS;
@@ -61,8 +61,11 @@ impl World {
         }
         flight.local = true;
         let (volume, block) = (flight.volume, flight.block);
+        if let Some(record) = machine.records.get_mut(&volume) {
+            record.changed[block] = true;
+        }
         if let Some(file) = self.sites[host].files.get_mut(&volume) {
-            file.cached[block] = write;
+            file.write(block, write);
             let sealed = file.sealed;
             if sealed > epoch {
                 let name = guest_name(guest);
@@ -122,7 +125,7 @@ impl World {
         }
         let Some(file) = site.files.get_mut(&volume) else { return };
         if !fails {
-            file.cached[block] = write;
+            file.write(block, write);
             if file.sealed > epoch {
                 let sealed = file.sealed;
                 let what =
@@ -182,52 +185,6 @@ impl World {
         }
         let delay = self.rng.between(20 * MS, 400 * MS);
         self.after(delay, Event::Write { host, uid });
-    }
-
-    /// A mirror copies its next block.
-    pub fn fill(&mut self, host: usize, uid: u64, volume: VolumeId, link: u64) {
-        let retry = self.rng.between(RECONNECT_EVERY.0, RECONNECT_EVERY.1);
-        let Some(machine) = self.machine(host, uid) else { return };
-        let guest = machine.guest;
-        let Some(mirror) = machine.mirrors.get(&volume).filter(|m| m.link == link) else { return };
-        if mirror.state != Mirror::Filling {
-            return;
-        }
-        let (to, export) = (mirror.host, mirror.export);
-        let block = mirror.missing.iter().position(|missing| *missing);
-        let under_way = machine.flight.is_some_and(|f| f.volume == volume && Some(f.block) == block);
-        if under_way {
-            // QEMU waits for a write that is under way before it copies what that writes to.
-            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
-        }
-        let Some(machine) = self.machine(host, uid) else { return };
-        if block.is_none() && machine.flight.is_some_and(|f| f.volume == volume && !f.remote) {
-            return self.after(5 * MS, Event::Fill { host, uid, volume, link });
-        }
-        let serves = self.linked(host, to) && self.sites[to].served.get(&volume) == Some(&export);
-        if !serves || self.sites[host].disk_fails_until > self.now {
-            return self.after(retry, Event::Fill { host, uid, volume, link });
-        }
-        let fails = self.sites[to].disk_fails_until > self.now;
-        if let Some(block) = block.filter(|_| !fails) {
-            let content =
-                self.sites[host].files.get(&volume).map(|file| file.cached[block]).unwrap_or_default();
-            if let Some(file) = self.sites[to].files.get_mut(&volume) {
-                file.cached[block] = content;
-            }
-        }
-        let Some(mirror) = self.machine(host, uid).and_then(|m| m.mirrors.get_mut(&volume)) else { return };
-        match block {
-            _ if fails => mirror.state = Mirror::Broken,
-            Some(block) => mirror.missing[block] = false,
-            None => mirror.state = Mirror::Ready,
-        }
-        if mirror.state == Mirror::Filling {
-            let delay = self.rng.between(20 * MS, 600 * MS);
-            self.after(delay, Event::Fill { host, uid, volume, link });
-        } else {
-            self.machine_event(host, guest);
-        }
     }
 
     /// QEMU sends a guest's memory, and stops it when it has.

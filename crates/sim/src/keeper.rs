@@ -8,11 +8,11 @@ use std::rc::Rc;
 use jiff::SignedDuration;
 use model::{
     Assignment, BootId, Epoch, Exit, ExitReason, GuestReport, GuestSpec, GuestState, HandoverKind, HostName,
-    InSync, JobId, Liveness, Replica, VolumeId,
+    InSync, JobId, Liveness, Replica, ReplicaFile, VolumeId,
 };
 use plan::converge::{
-    Authority, MachineFacts, Mirror, MirrorFacts, Peer, Rest, RunElsewhere, Sending, Situation, Stage, Step,
-    is_to_stop, next,
+    Authority, MachineFacts, Mirror, MirrorFacts, Peer, PeerFile, Rest, RunElsewhere, Sending, Situation,
+    Stage, Step, is_to_stop, next,
 };
 use plan::limits::{
     AUTHORITY, CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, PROBE_EVERY, PROMISE, PROMISE_MARGIN, RETRY_FIRST,
@@ -21,7 +21,7 @@ use plan::limits::{
 
 use crate::acts::{Act, acts};
 use crate::daemon::local;
-use crate::machine::Ended;
+use crate::machine::{Ended, Machine};
 use crate::mutant::Mutant;
 use crate::names::{guest_name, host_ix, host_name};
 use crate::request::{Call, CallAnswer, CallKind};
@@ -57,6 +57,7 @@ struct AskedPeer {
     serves: bool,
     at: Mono,
     last_served: Mono,
+    files: BTreeMap<VolumeId, PeerFile>,
 }
 
 /// What a keeper remembers of a handover while its guest runs.
@@ -306,7 +307,8 @@ impl World {
         }
         let standing = &self.daemon(host).standing;
         let doubtful = standing.renewed_at.is_none_or(|at| now - at > local(CONFIRM_AFTER));
-        let counted_on = in_sync.values().any(|set| set.members.len() > 1);
+        let admitted = self.keeper(host, guest).maybe_admitted.is_some();
+        let counted_on = admitted || in_sync.values().any(|set| set.members.len() > 1);
         let asks = doubtful && counted_on && !self.has(Mutant::NoConfirmation);
         let keeper = self.keeper(host, guest);
         let due = keeper.confirm_asked_at.is_none_or(|at| now - at >= local(CONFIRM_EVERY));
@@ -354,14 +356,18 @@ impl World {
         let epoch = records.assignment.epoch;
         let keeper = self.keeper(host, guest);
         let same = keeper.asked.get(&call.to).filter(|a| a.boot == boot && a.epoch == epoch).cloned();
-        let serves = match answer {
-            Some(CallAnswer::Serves(true)) => true,
+        let serves = match &answer {
+            Some(CallAnswer::Serves(true, _)) => true,
             // It answers: what it said a moment ago is believed a little longer.
             Some(_) => same.as_ref().is_some_and(|a| a.serves && now - a.at < ASKED_GOOD_FOR),
             None => false,
         };
-        let last_served = if serves { now } else { same.map_or(now, |asked| asked.last_served) };
-        keeper.asked.insert(call.to, AskedPeer { boot, epoch, serves, at: now, last_served });
+        let last_served = if serves { now } else { same.as_ref().map_or(now, |asked| asked.last_served) };
+        let files = match answer {
+            Some(CallAnswer::Serves(true, files)) => files,
+            Some(_) | None => same.map(|asked| asked.files).unwrap_or_default(),
+        };
+        keeper.asked.insert(call.to, AskedPeer { boot, epoch, serves, at: now, last_served, files });
     }
 
     /// Second half: everything about the guest at this moment.
@@ -373,6 +379,7 @@ impl World {
                 return self.keeper_wakes(host, guest, SETTLE_TIMEOUT);
             }
         }
+        self.keep_records(host, guest, &situation);
         self.choose(host, guest, situation);
     }
 
@@ -444,7 +451,7 @@ impl World {
                 liveness: view.liveness(name),
                 serves,
                 gave_up,
-                files: BTreeMap::new(),
+                files: asked.map(|asked| asked.files.clone()).unwrap_or_default(),
             }
         };
         let site = &self.sites[host];
@@ -454,14 +461,15 @@ impl World {
             Some((volume, (*export == self.export(export.0, boot)).then_some(export.0)))
         };
         let live = &keeper.live;
+        let peer_of_mine = assignment.secondary.as_ref().filter(|_| owns).map(peer);
         Situation {
             boot,
             ended_cleanly: self.ended_cleanly(host, guest, &assignment),
-            machine: self.machine_facts(host, guest),
+            machine: self.machine_facts(host, guest, peer_of_mine.as_ref()),
             files: disks().filter(|volume| site.files.contains_key(volume)).collect(),
             served: disks().filter_map(served).collect(),
             dropped: disks().filter(|v| view.drops.contains_key(&(me.clone(), *v))).collect(),
-            peer: assignment.secondary.as_ref().filter(|_| owns).map(peer),
+            peer: peer_of_mine,
             former: former.as_ref().filter(|_| owns).map(peer),
             authority: self.authority(host, guest),
             promised_until: daemon.promises.get(&guest).map(|until| at(*until)),
@@ -499,7 +507,7 @@ impl World {
         }
     }
 
-    fn machine_facts(&self, host: usize, guest: usize) -> Option<MachineFacts> {
+    fn machine_facts(&self, host: usize, guest: usize, peer: Option<&Peer>) -> Option<MachineFacts> {
         let site = &self.sites[host];
         let keeper = &site.daemon.as_ref()?.keepers[&guest];
         let running = keeper.running.as_ref()?;
@@ -515,7 +523,7 @@ impl World {
             boot_generation: machine.generation,
             stage: machine.stage,
             mirrors: mirrors.collect(),
-            records: BTreeMap::new(),
+            records: self.recorded(machine, peer),
             withheld: false,
             sending: sending.map(|sending| Sending {
                 phase: sending.phase.clone(),
@@ -527,6 +535,16 @@ impl World {
                 post_copy: false,
             }),
         })
+    }
+
+    /// What a resync may leave out, as the machine tells.
+    fn recorded(&self, machine: &Machine, peer: Option<&Peer>) -> BTreeMap<VolumeId, ReplicaFile> {
+        let any = peer.filter(|_| self.has(Mutant::RecordOfAnyFile));
+        let said = |volume: &VolumeId, told: &ReplicaFile| {
+            let theirs = any.and_then(|peer| peer.files.get(volume));
+            theirs.map_or(told.clone(), |theirs| ReplicaFile { file: theirs.file.clone(), ..told.clone() })
+        };
+        machine.records.iter().map(|(volume, record)| (*volume, said(volume, &record.replica))).collect()
     }
 
     /// A new owner learns from the last one's report how the last run ended, until it has begun one of its own.

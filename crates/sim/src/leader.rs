@@ -7,13 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use model::{ClusterView, JobId, JobKind, JobSpec, ReplicaDrop};
 use plan::decide::{Change, decide};
 use plan::job::moves::Measured;
-use plan::job::{Effect, RestsOn, advance, moves};
+use plan::job::{Effect, RestsOn, advance, holders, moves};
 use plan::limits::SESSION_TTL;
 
 use crate::daemon::local;
 use crate::mutant::Mutant;
 use crate::names::{guest_ix, host_ix, host_name};
-use crate::request::{Asked, Replied, Reply, Who};
+use crate::request::{Asked, NoReply, Replied, Reply, Who};
 use crate::store::{Draft, Key, Record};
 use crate::world::{Event, MS, S, Time, World, note};
 
@@ -42,6 +42,8 @@ pub struct Leader {
     /// A request is under way.
     busy: bool,
     campaigns: bool,
+    /// It does not know what became of something that it wrote.
+    doubtful: bool,
     /// Until its own write has come back through the watch.
     awaits: Option<i64>,
     again: bool,
@@ -108,8 +110,13 @@ impl World {
         if daemon.leader.since.is_none() {
             let led_by = daemon.cache.view.leader.clone();
             match led_by {
-                Some(other) if other != name => return self.leader_wakes(host, LOOK_EVERY),
-                Some(_) if daemon.cache.leader_lease == Some(lease) => daemon.leader.since = Some(recorded),
+                Some(other) if other != name => {
+                    daemon.leader.doubtful = false;
+                    return self.leader_wakes(host, LOOK_EVERY);
+                }
+                Some(_) if daemon.cache.leader_lease == Some(lease) && !daemon.leader.doubtful => {
+                    daemon.leader.since = Some(recorded);
+                }
                 Some(_) | None => return self.campaign(host, lease),
             }
         }
@@ -211,6 +218,7 @@ impl World {
         match replied {
             Ok(Reply::Committed(written)) => {
                 if campaigned {
+                    leader.doubtful = false;
                     leader.since = Some(written);
                     leader.again = true;
                     note!(self, "host{} leads", host + 1);
@@ -224,8 +232,11 @@ impl World {
                 }
             }
             Ok(_) => self.next_todo(host),
-            Err(_) => {
+            Err(why) => {
                 leader.queue.clear();
+                if why == NoReply::Unknown {
+                    (leader.since, leader.doubtful) = (None, true);
+                }
                 self.leader_wakes(host, AFTER_FAILURE);
             }
         }
@@ -393,7 +404,7 @@ fn forget(view: &ClusterView, draft: &mut Draft<'_>, guest: &model::GuestName) {
     draft.delete(Key::Guest(ix));
     if let Some(assignment) = view.assignments.get(guest) {
         draft.delete(Key::Assignment(ix));
-        for host in std::iter::once(&assignment.host).chain(&assignment.secondary) {
+        for host in holders(view, spec, assignment) {
             for disk in &spec.disks {
                 let why = format!("the guest '{guest}' was deleted");
                 let order = ReplicaDrop {

@@ -17,6 +17,7 @@ pub mod books;
 pub mod daemon;
 pub mod disk;
 pub mod fault;
+pub mod fill;
 pub mod guest;
 pub mod keeper;
 pub mod leader;

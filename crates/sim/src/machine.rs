@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{BootId, Epoch, ExitReason, VolumeId};
+use model::{BootId, Epoch, ExitReason, ReplicaFile, VolumeId};
 use plan::converge::{Mirror, SendPhase, Stage};
 
 use crate::disk::{BLOCKS, WriteId};
@@ -31,6 +31,15 @@ pub struct MirrorTo {
     pub state: Mirror,
     /// Blocks that are still to be copied.
     pub missing: [bool; BLOCKS],
+    /// The file that it was attached to, if not all of it is copied: what is left out is right for that one alone.
+    pub file: Option<u64>,
+}
+
+/// What QEMU has recorded of the writes since a replica had all of them: `host::qemu`'s bitmaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub replica: ReplicaFile,
+    pub changed: [bool; BLOCKS],
 }
 
 /// A write under way.
@@ -66,6 +75,7 @@ pub struct Machine {
     pub generation: u64,
     pub stage: Stage,
     pub mirrors: BTreeMap<VolumeId, MirrorTo>,
+    pub records: BTreeMap<VolumeId, Record>,
     pub flight: Option<Flight>,
     pub sending: Option<SendingTo>,
     /// Asked to shut down; it obeys then, unless it hangs.
@@ -86,6 +96,7 @@ impl Machine {
             generation,
             stage,
             mirrors: BTreeMap::new(),
+            records: BTreeMap::new(),
             flight: None,
             sending: None,
             shuts_down_at: None,

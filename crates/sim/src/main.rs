@@ -138,6 +138,8 @@ fn tell(sums: &Sums, seconds: f64) {
          explained by failing disks",
         sums.writes, sums.acknowledged, sums.starts, sums.promotions, sums.moves, sums.unknown, sums.excused
     );
+    let fills: Vec<String> = sums.fills.iter().map(|(how, count)| format!("{count} {how}")).collect();
+    println!("secondaries filled with: {}", fills.join(", "));
     for (name, count) in &sums.faults {
         println!("| `{name}` | {count} |");
     }

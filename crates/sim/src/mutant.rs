@@ -66,6 +66,12 @@ mutants! {
     OneNameForAllBoots = "one-name-for-all-boots", "nothing acknowledged is lost";
     /// Any end of a run counts as one that left both replicas the same.
     AlwaysClean = "always-clean", "nothing acknowledged is lost";
+    /// A record of what changes is begun while writes are under way that it has missed.
+    RecordTooEarly = "record-too-early", "nothing acknowledged is lost";
+    /// A record of what changed is believed of another file of the same name.
+    RecordOfAnyFile = "record-of-any-file", "nothing acknowledged is lost";
+    /// Replicas are compared before writes go to both.
+    CompareFirst = "compare-first", "nothing acknowledged is lost";
     /// A promoted replica stays served, so that the old owner's writes still reach it.
     NoWithdraw = "no-withdraw", "one writer";
     /// A guest that was handed over keeps its disks on the old host.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use model::{
-    Cluster, Duty, GuestSelector, GuestState, Host, HostSettings, JobKind, PowerWish, Rule, RuleKind,
-    RuleStrength, Settings,
+    Cluster, Duty, GuestReport, GuestSelector, GuestState, Host, HostSettings, JobKind, PowerWish, Rule,
+    RuleKind, RuleStrength, Settings,
 };
 use plan::converge::Stage;
 use uuid::Uuid;
@@ -27,6 +27,10 @@ const WELL_FOR: Time = 15 * S;
 
 /// What a host says of a guest whose two hosts lost power one after the other: nothing starts by itself then.
 const NEEDS_A_PERSON: &str = "started anew before it had taken the guest over";
+
+fn needs_a_person(report: &GuestReport) -> bool {
+    report.message.as_ref().is_some_and(|message| message.contains(NEEDS_A_PERSON))
+}
 
 impl World {
     /// Hosts, rules, the first guests; then the schedule.
@@ -99,7 +103,9 @@ impl World {
                 site.disk_fails_until.max(site.disk_full_until) <= self.now && site.clock.percent == 100;
             let moves = site.frozen_until.max(site.daemon_frozen_until) <= self.now;
             let session = self.store.now.view.sessions.get(&host_name(ix));
-            let live = session.is_some_and(|session| session.boot_id == self.boot_of(ix));
+            // A daemon that has just begun knows nothing before it has a session.
+            let live = session.is_some_and(|session| session.boot_id == self.boot_of(ix))
+                && self.session_is_live(ix);
             if !site.up || site.daemon.is_none() || !quiet || !moves || !live {
                 return Some(format!("host{} is not well", ix + 1));
             }
@@ -137,7 +143,8 @@ impl World {
             exit.reason == model::ExitReason::GuestShutdown && exit.boot_generation == spec.boot_generation
         });
         if spec.power == PowerWish::Stopped || by_itself {
-            return (!stopped).then(|| format!("{name} is to be stopped"));
+            let lost = !self.is_single() && report.is_some_and(needs_a_person) && machine.is_none();
+            return (!stopped && !lost).then(|| format!("{name} is to be stopped"));
         }
         let runs = machine.is_some_and(|machine| {
             machine.stage == Stage::Running
@@ -146,10 +153,10 @@ impl World {
                 && machine.sending.is_none()
         });
         if !runs {
-            let message = report.and_then(|report| report.message.clone()).unwrap_or_default();
-            if !self.is_single() && message.contains(NEEDS_A_PERSON) {
+            if !self.is_single() && report.is_some_and(needs_a_person) {
                 return None;
             }
+            let message = report.and_then(|report| report.message.clone()).unwrap_or_default();
             return Some(format!("{name} does not run on {}: {message}", assignment.host));
         }
         for disk in spec.replicated(assignment) {
@@ -166,10 +173,7 @@ impl World {
 
     fn job_unwell(&self) -> Option<String> {
         let view = &self.store.now.view;
-        let stuck = |report: &model::GuestReport| {
-            report.message.as_ref().is_some_and(|message| message.contains(NEEDS_A_PERSON))
-        };
-        if !self.is_single() && view.guest_reports.values().any(stuck) {
+        if !self.is_single() && view.guest_reports.values().any(needs_a_person) {
             // Its jobs wait for that person, too.
             return None;
         }

@@ -2,7 +2,10 @@
 //!
 //! A request that nobody answered in time is *unknown* to its sender, and may still be carried out after that.
 
+use std::collections::BTreeMap;
+
 use model::{BootId, Epoch, VolumeId};
+use plan::converge::PeerFile;
 
 use crate::store::{Lease, Outcome, Txn};
 use crate::world::{Event, MS, Mono, S, Time, World, note};
@@ -81,9 +84,10 @@ pub enum CallKind {
     Promise { epoch: Epoch },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallAnswer {
-    Serves(bool),
+    /// It serves them all; and the files that it serves them from.
+    Serves(bool, BTreeMap<VolumeId, PeerFile>),
     Promised(bool),
 }
 
@@ -230,8 +234,12 @@ impl World {
         let answer = match &call.kind {
             CallKind::Serves { epoch, boot, volumes } => {
                 let site = &self.sites[to];
-                let serves = |volume| site.served.get(volume) == Some(&(*epoch, *boot));
-                CallAnswer::Serves(volumes.iter().all(serves))
+                let serves = |volume: &VolumeId| site.served.get(volume) == Some(&(*epoch, *boot));
+                let file = |volume: &VolumeId| {
+                    let file = site.files.get(volume).filter(|_| serves(volume))?;
+                    Some((*volume, PeerFile { file: file.id.to_string(), is_blank: !file.written }))
+                };
+                CallAnswer::Serves(volumes.iter().all(serves), volumes.iter().filter_map(file).collect())
             }
             CallKind::Promise { epoch } => {
                 if self.sites[to].daemon.is_none() {

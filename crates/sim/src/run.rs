@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use model::FillHow;
+
 use crate::fault::Schedule;
 use crate::mutant::Mutant;
 use crate::world::{Broken, Time, World};
@@ -30,6 +32,8 @@ pub struct Sums {
     pub starts: u64,
     pub promotions: u64,
     pub moves: u64,
+    /// Secondaries that were begun to be filled, by what.
+    pub fills: BTreeMap<FillHow, u64>,
     pub excused: u64,
     /// Virtual seconds.
     pub seconds: u64,
@@ -49,6 +53,9 @@ impl Sums {
         self.starts += other.starts;
         self.promotions += other.promotions;
         self.moves += other.moves;
+        for (how, count) in &other.fills {
+            *self.fills.entry(*how).or_default() += count;
+        }
         self.excused += other.excused;
         self.seconds += other.seconds;
     }
@@ -74,6 +81,7 @@ pub fn run(schedule: &Schedule, mutant: Option<Mutant>, logged: bool) -> Ran {
         starts: books.starts,
         promotions: books.promotions,
         moves: books.moves,
+        fills: books.fills.clone(),
         excused: books.excused,
         seconds: world.now / crate::world::S,
     };

@@ -6,7 +6,9 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::{Ask, Client, ClientError};
-use crate::{HashAnswer, HashRequest, JoinAnswer, JoinRequest, PromiseAnswer, PromiseRequest};
+use crate::{
+    EndConnections, HashAnswer, HashRequest, JoinAnswer, JoinRequest, PromiseAnswer, PromiseRequest,
+};
 
 impl Client {
     /// Asks to be let in; for a host that has no certificate yet.
@@ -19,6 +21,12 @@ impl Client {
     pub async fn promise(&self, request: &PromiseRequest) -> Result<PromiseAnswer, ClientError> {
         let ask = Ask::post("/v1/internal/promise", "get the promise of the secondary's host");
         self.fetch(ask.json(request)?).await
+    }
+
+    /// Asks a secondary's host to end all connections to a replica that it serves, and to go on serving it.
+    pub async fn end_connections(&self, request: &EndConnections) -> Result<(), ClientError> {
+        let ask = Ask::post("/v1/internal/end-connections", "begin to fill a replica on another host");
+        self.done(ask.json(request)?).await
     }
 
     /// Asks a secondary's host for hashes of a replica that it serves.

@@ -17,7 +17,7 @@ use store::{Outcome, StoreError, keys};
 use tokio::time::Instant;
 
 use super::fill::FILL_RATE;
-use super::hashes::PeerHashes;
+use super::hashes::{PeerHashes, end_old_connections};
 use super::keeper::Keeper;
 use crate::config::REPLICA_PORT;
 
@@ -279,6 +279,9 @@ impl Keeper {
             running.targets.insert(volume, target.boot_id);
             running.broken.remove(&volume);
             let machine = &running.machine;
+            if how.is_some() {
+                end_old_connections(&self.agent, &host, volume, &export).await?;
+            }
             let fill = match how {
                 None => Fill::Nothing,
                 Some(FillHow::Changed) => Fill::Changed,

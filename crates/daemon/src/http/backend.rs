@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{HashRequest, PromiseRequest, StoreMemberView};
+use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
@@ -31,6 +31,8 @@ pub trait Backend: Send + Sync + Debug + 'static {
     fn peers(&self) -> &PeerClient;
     /// For how many milliseconds from now this host will not take the guest over; 0: no promise.
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64;
+    /// Ends all connections to a replica that this host serves.
+    async fn end_connections(&self, request: &EndConnections) -> Result<(), HostError>;
     /// The hashes of a replica that this host serves.
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError>;
     /// Marks a new pool's storage as its own, as this host sees it.

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use api::{
-    Blob, ClientError, Console, ConsoleEvent, ConsoleTicket, ExecAnswer, ExecRequest, FORWARDED_HEADER,
-    HashAnswer, HashRequest, PromiseAnswer, PromiseRequest,
+    Blob, ClientError, Console, ConsoleEvent, ConsoleTicket, EndConnections, ExecAnswer, ExecRequest,
+    FORWARDED_HEADER, HashAnswer, HashRequest, PromiseAnswer, PromiseRequest,
 };
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -367,6 +367,16 @@ pub async fn promise(
         Caller::Operator { .. } => 0,
     };
     Ok(Json(PromiseAnswer { host: backend.me().clone(), promised_ms }))
+}
+
+/// For the owner of a guest whose secondary replicas are here.
+pub async fn end_connections(
+    State(backend): State<Shared>,
+    Body(request): Body<EndConnections>,
+) -> Answer<Json<serde_json::Value>> {
+    let asked = format!("end the connections to the replica of volume {}", request.volume);
+    backend.end_connections(&request).await.map_err(|error| Refused::of_host(&asked, error))?;
+    Ok(Json(serde_json::json!({})))
 }
 
 /// For the owner of a guest whose secondary replicas are here.

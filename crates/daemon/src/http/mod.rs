@@ -94,6 +94,7 @@ pub fn router(backend: Shared) -> Router {
     let hosts = Router::new()
         .route("/v1/image-files/{sha256}", get(images::download))
         .route("/v1/internal/promise", post(inside::promise))
+        .route("/v1/internal/end-connections", post(inside::end_connections))
         .route("/v1/internal/replica-hashes", post(inside::replica_hashes))
         .route("/v1/internal/usage", get(usage::of_this_host))
         .route("/v1/internal/series", get(measured::of_this_host))

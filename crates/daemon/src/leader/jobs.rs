@@ -5,7 +5,7 @@ use model::{
     Assignment, ClusterView, EventKind, GuestName, GuestSpec, HostName, JobId, JobReport, JobSpec, JobState,
     ReplicaDrop,
 };
-use plan::job::{Effect, RestsOn, advance};
+use plan::job::{Effect, RestsOn, advance, holders};
 use store::{Outcome, StoreError, TxnBuilder, keys};
 
 use super::{Leader, as_leader, unless_refused};
@@ -162,7 +162,7 @@ fn forget(view: &ClusterView, txn: &mut TxnBuilder<'_>, guest: &GuestName) {
         txn.delete(&keys::assignment(guest));
         // A lost owner of a volume that hosts share may be lost for good: another host deletes it.
         let deletes = deleter(view, spec, assignment).into_iter();
-        for host in std::iter::once(&assignment.host).chain(&assignment.secondary).chain(deletes) {
+        for host in holders(view, spec, assignment).iter().chain(deletes) {
             for disk in &spec.disks {
                 txn.put(&ReplicaDrop {
                     host: host.clone(),

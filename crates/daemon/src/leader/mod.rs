@@ -1,7 +1,9 @@
 //! The cluster-wide loops, run by one daemon at a time.
 //!
 //! The leader's record hangs on its session's lease, and every transaction of the leader compares it: a
-//! leader that was replaced without knowing changes nothing.
+//! leader that was replaced without knowing changes nothing. A leader that does not know what became of a transaction
+//! resigns and campaigns anew: what it sent before compares a record that is gone, and can no longer be carried out
+//! after something was decided without it.
 
 mod balance;
 mod jobs;
@@ -40,6 +42,8 @@ pub struct Leader {
     /// The revision at which this daemon's leader record was written; it compares it in all it writes.
     since: Option<i64>,
     watcher: watcher::Watcher,
+    /// It does not know what became of something that it wrote.
+    doubtful: bool,
     /// `since`, for the balancer.
     leads: watch::Sender<Option<i64>>,
 }
@@ -48,7 +52,7 @@ impl Leader {
     pub fn new(me: HostName, state: State, events: Events, session: watch::Receiver<Standing>) -> Leader {
         let (leads, _) = watch::channel(None);
         let watcher = watcher::Watcher::default();
-        Leader { me, state, events, session, since: None, watcher, leads }
+        Leader { me, state, events, session, since: None, watcher, doubtful: false, leads }
     }
 
     /// The revision of this daemon's leader record, while it leads.
@@ -66,6 +70,9 @@ impl Leader {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::debug!(%error, "the leader's turn failed");
+                    if matches!(error, StoreError::Unknown(_)) {
+                        (self.since, self.doubtful) = (None, true);
+                    }
                     AFTER_FAILURE
                 }
             };
@@ -98,16 +105,20 @@ impl Leader {
     async fn campaign(&mut self, lease: store::LeaseId) -> Result<(), StoreError> {
         let leader = self.state.read().view().leader.clone();
         if leader.as_ref().is_some_and(|leader| *leader != self.me) {
+            self.doubtful = false;
             return Ok(());
         }
         if leader.is_some() {
-            // An earlier run of this daemon led; its lease is not renewed any more.
+            // An earlier run of this daemon led, whose lease is not renewed any more; or this one is in doubt.
             let old = self.state.read().revision_of(keys::LEADER);
             election::resign(self.state.store().as_ref(), old).await?;
         }
         self.since = election::campaign(self.state.store().as_ref(), &self.me, lease).await?;
         if self.since.is_some() {
             self.state.refresh().await?;
+            if std::mem::take(&mut self.doubtful) {
+                return Ok(());
+            }
             let message = format!("{} leads the cluster now", self.me);
             self.events.info(EventKind::LeaderElected, "cluster", message);
         }

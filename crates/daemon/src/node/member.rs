@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use api::{HashRequest, PromiseRequest, StoreMemberView};
+use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
@@ -214,6 +214,10 @@ impl Backend for Member {
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         let given = self.agent.promises.give(&self.agent.state, request.guest_id, request.epoch, asker);
         if given { u64::try_from(PROMISE.as_millis()).unwrap_or(0) } else { 0 }
+    }
+
+    async fn end_connections(&self, request: &EndConnections) -> Result<(), HostError> {
+        self.agent.end_connections(request).await
     }
 
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {

@@ -309,6 +309,14 @@ async fn query_nodes(qmp: &Qmp) -> Result<BTreeMap<String, PathBuf>, HostError> 
     Ok(answer.into_iter().map(|node| (node.name, node.image.filename)).collect())
 }
 
+/// The file that is served under that name.
+async fn served_file(qmp: &Qmp, volume: VolumeId, export: &ExportName) -> Result<PathBuf, HostError> {
+    let (served, mut nodes) = tokio::try_join!(query_exports(qmp), query_nodes(qmp))?;
+    let open = nodes.remove(&file_node(volume)).filter(|_| served.contains_key(export));
+    let not_served = || format!("this host does not serve {}; serve it first", export.as_str());
+    open.ok_or_else(|| HostError::NotFound(not_served()))
+}
+
 async fn query<T: serde::de::DeserializeOwned>(
     qmp: &Qmp,
     command: &str,
@@ -401,6 +409,15 @@ impl ReplicaServer for StorageDaemon {
         self.serve_new(qmp, volume, export, &path).await
     }
 
+    async fn end_connections(&self, volume: VolumeId, export: &ExportName) -> Result<(), HostError> {
+        let mut slot = self.running.lock().await;
+        self.ensure(&mut slot).await?;
+        let Some(running) = slot.as_ref() else { return Ok(()) };
+        let path = served_file(&running.qmp, volume, export).await?;
+        end_exports(&running.qmp, volume).await?;
+        self.serve_new(&running.qmp, volume, export, &path).await
+    }
+
     async fn hashes(
         &self,
         volume: VolumeId,
@@ -410,16 +427,9 @@ impl ReplicaServer for StorageDaemon {
         let mut slot = self.running.lock().await;
         self.ensure(&mut slot).await?;
         let Some(running) = slot.as_ref() else { return Ok(Vec::new()) };
-        let (served, mut nodes) = tokio::try_join!(query_exports(&running.qmp), query_nodes(&running.qmp))?;
-        let open = nodes.remove(&file_node(volume)).filter(|_| served.contains_key(export));
+        let path = served_file(&running.qmp, volume, export).await?;
         // Reading may take long, and nobody else need wait for it.
         drop(slot);
-        let Some(path) = open else {
-            return Err(HostError::NotFound(format!(
-                "this host does not serve {}; serve it first",
-                export.as_str()
-            )));
-        };
         // The storage daemon writes through the page cache, so this reads what it has acknowledged.
         crate::blocking(move || {
             let hashed = std::fs::File::open(&path).and_then(|file| hash_pieces(&file, range));

@@ -119,8 +119,11 @@ pub(super) fn send(s: &Situation, machine: &MachineFacts) -> Option<Step> {
         return Some(Step::CancelSend { gave_up: None });
     }
     let Some(handover) = wanted(s, machine) else {
+        let asked = s.assignment.handover.is_some();
         return match phase {
             Some(SendPhase::Memory | SendPhase::AtSwitchover) => Some(Step::CancelSend { gave_up: None }),
+            // Nobody asks any more. It would count as on its way for ever.
+            Some(SendPhase::Failed(_)) if !asked => Some(Step::CancelSend { gave_up: None }),
             // Nobody else owns it, so nothing of this was written down: not to be trusted any more.
             Some(SendPhase::Delivering | SendPhase::Delivered) => {
                 Some(Step::End { why: ExitReason::Crashed })

@@ -345,6 +345,20 @@ fn a_guest_that_shut_itself_down_stays_down_until_it_is_started_again() {
 }
 
 #[test]
+fn a_guest_on_local_disks_that_does_not_run_ends_the_mirror_of_its_move() {
+    let mut s = Situation { machine: None, ..running() };
+    s.spec.disks[0].pool = Pool::Local;
+    s.assignment.secondary = None;
+    s.spec.power = PowerWish::Stopped;
+    assert_eq!(next(&s), Step::ClaimAlone);
+    s.spec.power = PowerWish::Running;
+    s.exit = Some((s.spec.boot_generation, ExitReason::GuestShutdown));
+    assert_eq!(next(&s), Step::ClaimAlone);
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), rest(Rest::Stopped));
+}
+
+#[test]
 fn a_machine_that_never_ran_is_ended() {
     let mut s = running();
     s.machine.as_mut().unwrap().stage = Stage::Prelaunch;

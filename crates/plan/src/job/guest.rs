@@ -1,9 +1,11 @@
 //! Jobs about one guest where it is: create, start, stop, restart, delete.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use model::{
-    ClusterView, GuestName, GuestPhase, GuestState, JobKind, JobReport, JobSpec, JobState, Pool, PowerWish,
-    StepState, VolumePhase,
+    Assignment, ClusterView, GuestName, GuestPhase, GuestSpec, GuestState, HostName, JobKind, JobReport,
+    JobSpec, JobState, Pool, PowerWish, StepState, VolumePhase,
 };
 
 use super::{Effect, Seen, end, go, move_of};
@@ -187,6 +189,10 @@ fn is_in_sync(view: &ClusterView, guest: &GuestName) -> Seen {
         return Seen::Done;
     }
     let (assignment, report) = (view.assignments.get(guest), view.guest_reports.get(guest));
+    if GuestPhase::derive(spec, assignment, report, view) == GuestPhase::Stopped {
+        // It shut itself down, which is the same.
+        return Seen::Done;
+    }
     let phases =
         spec.disks.iter().filter(|disk| disk.pool == Pool::Mirror).map(|disk| {
             VolumePhase::derive(disk.pool, assignment, view.in_sync.get(&disk.volume), report, view)
@@ -195,6 +201,14 @@ fn is_in_sync(view: &ClusterView, guest: &GuestName) -> Seen {
         None => Seen::Done,
         Some(phase) => Seen::Waits(format!("a volume is {phase}")),
     }
+}
+
+/// The hosts that may hold a replica of a guest: its owner's, its secondary's, and those that the in-sync sets name
+/// still, because the owner had no time to let go of them.
+pub fn holders(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment) -> BTreeSet<HostName> {
+    let sets = spec.disks.iter().filter_map(|disk| view.in_sync.get(&disk.volume));
+    let recorded = sets.flat_map(|set| &set.members).map(|replica| &replica.host);
+    std::iter::once(&assignment.host).chain(&assignment.secondary).chain(recorded).cloned().collect()
 }
 
 fn is_gone(view: &ClusterView, guest: &GuestName) -> Seen {
@@ -266,6 +280,25 @@ mod tests {
         let spec = fixture::guest("a", Pool::Mirror);
         view.guests.insert(name(), spec.clone());
         spec
+    }
+
+    #[test]
+    fn a_guest_that_shuts_itself_down_while_it_is_made_is_made() {
+        let mut view = cluster(2);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        view.in_sync.get_mut(&fixture::volume("a")).unwrap().members.retain(|r| r.host.as_str() == "host1");
+        assert!(matches!(is_in_sync(&view, &name()), Seen::Waits(_)));
+        view.guest_reports.get_mut(&name()).unwrap().state = GuestState::Stopped;
+        assert!(matches!(is_in_sync(&view, &name()), Seen::Done));
+    }
+
+    #[test]
+    fn whoever_is_still_counted_on_is_told_that_the_guest_was_deleted() {
+        let mut view = cluster(3);
+        fixture::put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        view.assignments.get_mut(&name()).unwrap().secondary = Some(fixture::host("host3"));
+        let told = holders(&view, &view.guests[&name()], &view.assignments[&name()]);
+        assert_eq!(told, ["host1", "host2", "host3"].map(fixture::host).into());
     }
 
     #[test]

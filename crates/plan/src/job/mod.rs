@@ -16,6 +16,8 @@ mod guest;
 mod move_guest;
 pub mod moves;
 
+pub use guest::holders;
+
 use jiff::Timestamp;
 use model::{
     Assignment, ClusterView, EventKind, GuestName, HostName, JobKind, JobReport, JobSpec, JobState,

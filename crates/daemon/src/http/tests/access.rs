@@ -1,7 +1,8 @@
 //! Who may ask, what there is to ask, and the way into the cluster.
 
 use api::{
-    Client, ClientConfig, ClientError, HashRequest, JoinRequest, JoinToken, ProblemKind, PromiseRequest,
+    Client, ClientConfig, ClientError, EndConnections, HashRequest, JoinRequest, JoinToken, ProblemKind,
+    PromiseRequest,
 };
 use model::{Epoch, GuestId, HostName, VolumeId};
 use store::Fault;
@@ -90,6 +91,12 @@ async fn a_host_is_let_in_once_with_a_token_and_is_then_known_by_its_certificate
     let promised = host2.promise(&promise).await.unwrap();
     assert_eq!((promised.host, promised.promised_ms), (host_name(0), 1003));
     assert_eq!(refusal(client.promise(&promise).await).kind, ProblemKind::Forbidden);
+    let mut request = EndConnections { volume: VolumeId(Uuid::new_v4()), export: "served".to_owned() };
+    host2.end_connections(&request).await.unwrap();
+    assert_eq!(refusal(client.end_connections(&request).await).kind, ProblemKind::Forbidden);
+    "of-another-epoch".clone_into(&mut request.export);
+    let problem = refusal(host2.end_connections(&request).await);
+    assert!(problem.why.contains("is nothing that this host serves"), "{problem}");
     let mut request =
         HashRequest { volume: VolumeId(Uuid::new_v4()), export: "served".to_owned(), offset: 0, length: 1 };
     assert_eq!(host2.replica_hashes(&request).await.unwrap().hashes.0, [7; 64]);

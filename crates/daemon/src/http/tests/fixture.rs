@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::{Client, ClientConfig, ClientError, HashRequest, Problem, PromiseRequest, StoreMemberView};
+use api::{
+    Client, ClientConfig, ClientError, EndConnections, HashRequest, Problem, PromiseRequest, StoreMemberView,
+};
 use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::image::store::ImageFiles;
@@ -65,6 +67,13 @@ impl Backend for TestBackend {
 
     async fn promise(&self, asker: &HostName, request: &PromiseRequest) -> u64 {
         if asker.as_str() == "host2" { 1000 + request.epoch.0 } else { 0 }
+    }
+
+    async fn end_connections(&self, request: &EndConnections) -> Result<(), HostError> {
+        match request.export.as_str() {
+            "served" => Ok(()),
+            other => Err(HostError::NotFound(format!("'{other}' is nothing that this host serves"))),
+        }
     }
 
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {

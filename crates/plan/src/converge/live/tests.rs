@@ -159,6 +159,15 @@ fn what_is_taken_back_stays_where_it_is() {
 }
 
 #[test]
+fn a_way_that_broke_is_forgotten_when_nobody_asks_any_more() {
+    let mut s = sending(Some(SendPhase::Failed("connection reset".into())));
+    s.gave_up_sending = Some(JOB);
+    assert_eq!(next(&s), rest(Rest::Running), "whoever asked is to read why");
+    s.assignment.handover = None;
+    assert_eq!(next(&s), Step::CancelSend { gave_up: None });
+}
+
+#[test]
 fn a_way_that_breaks_is_tried_again_at_another_address_and_not_for_ever() {
     let broken = || SendPhase::Failed("connection reset".into());
     let mut s = sending(Some(broken()));
