@@ -50,6 +50,8 @@ pub enum Act {
     Launch,
     AttachSame(Replica),
     AttachBack(Replica),
+    /// What connections from before still carry is not to be written any more.
+    EndConnections(Vec<VolumeId>, Replica),
     Attach(Vec<VolumeId>, Replica, FillHow),
     Detach(Vec<VolumeId>),
     Resume,
@@ -123,7 +125,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         Step::Attach { volumes, target, how, why: _ } => {
-            vec![Act::Attach(volumes.clone(), target.clone(), *how)]
+            let ended = Act::EndConnections(volumes.clone(), target.clone());
+            vec![ended, Act::Attach(volumes.clone(), target.clone(), *how)]
         }
         Step::Admit { replica } => vec![Act::Doubt(replica.clone()), Act::Record(vec![own, replica.clone()])],
         Step::LetGo { .. } if mutant == Some(Mutant::LetGoFirst) => {
@@ -285,6 +288,9 @@ impl World {
                 }
             }
             Act::AttachBack(replica) => self.attach_back(host, guest, replica, s),
+            Act::EndConnections(volumes, replica) => {
+                self.end_connections(host, volumes, replica, s.assignment.epoch)
+            }
             Act::Attach(volumes, replica, how) => {
                 if self.attach(host, guest, volumes, replica, s.assignment.epoch, Some(*how)) {
                     Went::On(self.rng.between(5 * MS, 100 * MS))
@@ -400,6 +406,8 @@ impl World {
             return host_error("the file is in use");
         }
         site.served.insert(volume, export);
+        let door = self.number();
+        self.sites[host].doors.insert(volume, door);
         Went::On(self.rng.between(MS, 30 * MS))
     }
 
@@ -504,6 +512,24 @@ impl World {
         }
     }
 
+    /// The other host's daemon ends all connections to what it serves, and serves it on.
+    fn end_connections(&mut self, host: usize, volumes: &[VolumeId], target: &Replica, epoch: Epoch) -> Went {
+        let to = host_ix(&target.host);
+        let export = self.export(epoch, target.boot_id);
+        let answers = self.linked(host, to) && self.life(to).is_some();
+        if !answers || volumes.iter().any(|volume| self.sites[to].served.get(volume) != Some(&export)) {
+            return soon("the replica cannot be reached");
+        }
+        if self.has(Mutant::KeepConnections) {
+            return Went::On(0);
+        }
+        for volume in volumes {
+            let door = self.number();
+            self.sites[to].doors.insert(*volume, door);
+        }
+        Went::On(self.rng.between(2 * MS, 40 * MS))
+    }
+
     fn attach(
         &mut self,
         host: usize,
@@ -525,7 +551,8 @@ impl World {
             let link = self.number();
             let state = if fill.is_some() { Mirror::Filling } else { Mirror::Ready };
             let Some((missing, file)) = self.missing(host, guest, *volume, to, fill) else { return false };
-            let mirror = MirrorTo { host: to, export, link, state, missing, file };
+            let door = self.sites[to].doors.get(volume).copied().unwrap_or_default();
+            let mirror = MirrorTo { host: to, export, link, state, door, missing, file };
             if let Some(file) = self.sites[to].files.get_mut(volume).filter(|_| fill.is_some()) {
                 file.lost_power = false;
             }
@@ -560,6 +587,8 @@ impl World {
     }
 
     pub fn detach(&mut self, host: usize, guest: usize, volumes: &[VolumeId]) {
+        let Some(machine) = self.sites[host].machines.get(&guest).cloned() else { return };
+        self.leave_to_the_kernel(host, &machine, volumes);
         let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return };
         for volume in volumes {
             machine.mirrors.remove(volume);

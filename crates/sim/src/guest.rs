@@ -4,13 +4,16 @@ use model::{ExitReason, VolumeId};
 use plan::converge::{Mirror, SendPhase, Stage};
 
 use crate::disk::BLOCKS;
-use crate::machine::{Ended, Flight, Gone, Machine, SendingTo};
+use crate::machine::{Ended, Flight, Gone, Machine, MirrorTo, SendingTo};
 use crate::mutant::Mutant;
 use crate::names::guest_name;
 use crate::world::{Event, MS, RemoteWrite, S, Time, World, note};
 
 /// How soon a held write is sent again, once the connection might be made anew.
 pub const RECONNECT_EVERY: (Time, Time) = (300 * MS, S);
+
+/// How long the kernel goes on sending what is left of a connection that was closed.
+const KERNEL_SENDS_FOR: Time = 100 * S;
 
 /// Packets that have waited longer than this belong to connections that are gone.
 const PACKET_LIVES: Time = 100 * MS;
@@ -83,24 +86,30 @@ impl World {
         let retry = self.rng.between(RECONNECT_EVERY.0, RECONNECT_EVERY.1);
         let no_hold = self.has(Mutant::NoHold);
         let now = self.now;
+        let place = |m: &Machine| Some((m.mirrors.get(&m.flight?.volume)?.host, m.flight?.volume));
+        let Some((to, volume)) = self.machine(host, uid).and_then(|machine| place(machine)) else { return };
+        let linked = self.linked(host, to);
+        let door = self.sites[to].doors.get(&volume).copied().filter(|_| linked);
         let Some(machine) = self.machine(host, uid) else { return };
         let (epoch, guest) = (machine.epoch, machine.guest);
         let Some(flight) = machine.flight.as_mut().filter(|f| f.id == write && !f.remote) else { return };
-        let Some(mirror) = machine.mirrors.get(&flight.volume) else { return };
+        let Some(mirror) = machine.mirrors.get_mut(&flight.volume) else { return };
+        mirror.door = door.unwrap_or(mirror.door);
         let remote = RemoteWrite {
             from: host,
             uid,
             epoch,
-            to: mirror.host,
+            to,
             export: mirror.export,
             link: mirror.link,
-            volume: flight.volume,
+            volume,
             block: flight.block,
             write,
             sent_at: now,
+            door: mirror.door,
+            late: false,
         };
-        let to = remote.to;
-        if self.linked(host, to) {
+        if linked {
             let delay = self.delay(host, to);
             self.after(delay, Event::Remote(remote));
         } else if no_hold {
@@ -112,19 +121,62 @@ impl World {
         self.after(retry, Event::Retry { host, uid, write });
     }
 
+    /// The mirrors of a machine are gone, or it is. What it had sent and nobody has confirmed is the kernel's now, which
+    /// delivers it when the network lets it.
+    pub fn leave_to_the_kernel(&mut self, host: usize, machine: &Machine, volumes: &[VolumeId]) {
+        let unconfirmed = machine.flight.filter(|flight| !flight.remote && volumes.contains(&flight.volume));
+        let Some(flight) = unconfirmed else { return };
+        let Some(mirror) = machine.mirrors.get(&flight.volume) else { return };
+        let (uid, epoch, now) = (machine.uid, machine.epoch, self.now);
+        let MirrorTo { host: to, export, link, door, .. } = *mirror;
+        let Flight { volume, block, id: write, .. } = flight;
+        let late = RemoteWrite {
+            from: host,
+            uid,
+            epoch,
+            to,
+            export,
+            link,
+            volume,
+            block,
+            write,
+            sent_at: now,
+            door,
+            late: true,
+        };
+        let delay = self.rng.between(MS, 40 * S);
+        self.after(delay, Event::Remote(late));
+    }
+
     pub fn remote_arrives(&mut self, remote: RemoteWrite) {
-        let RemoteWrite { from, uid, epoch, to, export, link, volume, block, write, sent_at } = remote;
-        let stale = self.now - sent_at > PACKET_LIVES && {
+        let RemoteWrite { from, uid, epoch, to, export, link, volume, block, write, sent_at, door, late } =
+            remote;
+        if late && !self.linked(from, to) {
+            // It is sent again and again for a while.
+            let again = self.rng.between(S, 10 * S);
+            if self.now - sent_at < KERNEL_SENDS_FOR {
+                self.after(again, Event::Remote(remote));
+            }
+            return;
+        }
+        let stale = !late && self.now - sent_at > PACKET_LIVES && {
             let machine = self.machine(from, uid);
             machine.and_then(|m| m.mirrors.get(&volume)).is_none_or(|mirror| mirror.link != link)
         };
         let fails = self.sites[to].disk_fails_until > self.now;
         let site = &mut self.sites[to];
-        if !site.up || stale || site.served.get(&volume) != Some(&export) {
+        let open = site.served.get(&volume) == Some(&export) && site.doors.get(&volume) == Some(&door);
+        if !site.up || stale || !open {
             return;
         }
+        let brought = site.brought.entry((volume, link)).or_default();
+        let again = *brought >= write;
+        if *brought > write {
+            return;
+        }
+        *brought = if fails { *brought } else { write };
         let Some(file) = site.files.get_mut(&volume) else { return };
-        if !fails {
+        if !fails && !again {
             file.write(block, write);
             if file.sealed > epoch {
                 let sealed = file.sealed;
@@ -273,6 +325,10 @@ impl World {
     /// A machine is gone, whoever ended it.
     pub fn end_machine(&mut self, host: usize, guest: usize, gone: Gone) {
         let Some(machine) = self.sites[host].machines.remove(&guest) else { return };
+        if gone != Gone::WithItsHost {
+            let all: Vec<VolumeId> = machine.mirrors.keys().copied().collect();
+            self.leave_to_the_kernel(host, &machine, &all);
+        }
         note!(self, "host{} {}@{}: its machine ends: {gone:?}", host + 1, guest_name(guest), machine.epoch);
         let ended = match gone {
             Gone::Itself(ended) => ended,

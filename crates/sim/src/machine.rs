@@ -29,6 +29,8 @@ pub struct MirrorTo {
     /// Which connection it is: an answer to another one counts for nothing.
     pub link: u64,
     pub state: Mirror,
+    /// The opening of the export that its last writes went to.
+    pub door: u64,
     /// Blocks that are still to be copied.
     pub missing: [bool; BLOCKS],
     /// The file that it was attached to, if not all of it is copied: what is left out is right for that one alone.

@@ -72,6 +72,8 @@ mutants! {
     RecordOfAnyFile = "record-of-any-file", "nothing acknowledged is lost";
     /// Replicas are compared before writes go to both.
     CompareFirst = "compare-first", "nothing acknowledged is lost";
+    /// Connections from before are not ended when a replica is filled.
+    KeepConnections = "keep-connections", "nothing acknowledged is lost";
     /// A promoted replica stays served, so that the old owner's writes still reach it.
     NoWithdraw = "no-withdraw", "one writer";
     /// A guest that was handed over keeps its disks on the old host.

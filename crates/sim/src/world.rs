@@ -76,6 +76,10 @@ pub struct Site {
     pub files: BTreeMap<VolumeId, File>,
     /// What its storage daemon serves.
     pub served: BTreeMap<VolumeId, Export>,
+    /// Which opening of each export it is: connections end with theirs.
+    pub doors: BTreeMap<VolumeId, u64>,
+    /// The last write that each connection brought: what it brings again, or out of order, is not written.
+    pub brought: BTreeMap<(VolumeId, u64), u64>,
     /// By guest.
     pub machines: BTreeMap<usize, Machine>,
     pub daemon: Option<Daemon>,
@@ -96,6 +100,8 @@ impl Site {
             disk_full_until: 0,
             files: BTreeMap::new(),
             served: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            brought: BTreeMap::new(),
             machines: BTreeMap::new(),
             daemon: None,
             lives: 0,
@@ -212,6 +218,10 @@ pub struct RemoteWrite {
     pub block: usize,
     pub write: WriteId,
     pub sent_at: Time,
+    /// Which opening of the export its connection was made to.
+    pub door: u64,
+    /// Its connection is gone from its sender's side, and the kernel delivers it all the same.
+    pub late: bool,
 }
 
 /// The end of a fault.

@@ -608,6 +608,10 @@ impl<'a> Move<'a> {
             && !at.spec.deleting
         {
             if let Some(back) = self.way_back(at, moving).filter(|back| back != secondary) {
+                // What it has is to be deleted, and the order would outlive its coming back.
+                if self.drops(at).any(|drop| drop.host == back && self.view.is_live(&back)) {
+                    return Some(vec![]);
+                }
                 // Who is to drop a replica is another one then; and the owner may have admitted the new one by now.
                 moving.dropping = false;
                 let back = Effect::Reassign(Assignment { secondary: Some(back), ..now.clone() });
@@ -639,8 +643,7 @@ impl<'a> Move<'a> {
         let involved = [&self.to.host].into_iter().chain(&self.to.secondary).chain(&moving.from.secondary);
         let mut lingering =
             involved.filter(|host| **host != now.host && now.secondary.as_ref() != Some(host));
-        let live = now.secondary.as_ref().is_some_and(|host| self.view.is_live(host));
-        if at.spec.deleting || !live || !self.view.is_live(&now.host) || !lingering.any(counted) {
+        if at.spec.deleting || now.secondary.is_none() || !lingering.any(counted) {
             return false;
         }
         self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < FILL_BEGINS_WITHIN

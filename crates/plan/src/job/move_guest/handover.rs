@@ -4,11 +4,17 @@
 //! it runs, its owner does so itself, in the moment in which the guest stands still; the job sees it by the
 //! assignment. A guest that cannot be sent stays, and the owner's report says why.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, ExitReason, GuestReport, GuestSpec, GuestState, Handover, HandoverKind, HostName,
     MigrationPhase, MigrationReport, Moving, PowerWish, Replica,
 };
+
+use crate::inventory::Inventory;
+use crate::layout::Layout;
+use crate::snapshot::{Place, Promise};
 
 use super::{At, Move, is_stopped, message, not_copied_while_stopped};
 use crate::job::{Effect, RestsOn, Seen};
@@ -40,6 +46,9 @@ impl Move<'_> {
                 Seen::Waits(format!("the replica on {to} is not in sync yet"))
             };
         }
+        if let Some(why) = self.obstacle(to).filter(|_| pending.is_none()) {
+            return Seen::Fails(format!("{to} may not take it any more: {why}"));
+        }
         let Some(report) = at.report else { return Seen::Waits(format!("{} does not report it", now.host)) };
         match (pending, report.state) {
             (Some(_), GuestState::Stopped) => {
@@ -64,6 +73,16 @@ impl Move<'_> {
             }
             (None, _) => Seen::Waits(format!("it does not run on {} yet", now.host)),
         }
+    }
+
+    /// What forbids the guest to be on that host by now: filling it may have taken hours.
+    fn obstacle(&self, to: &HostName) -> Option<String> {
+        let mut inventory = Inventory::new(self.view, &BTreeMap::new());
+        inventory.snapshot.promise = Promise::Nothing;
+        let (guest, host) = (inventory.guest_ix(self.guest)?, inventory.host_ix(to)?);
+        let layout = Layout::new(&inventory.snapshot);
+        let obstacle = layout.obstacle(guest, Place { host, secondary: None })?;
+        Some(inventory.explain(guest, &obstacle))
     }
 
     /// How far a running guest is on its way.
