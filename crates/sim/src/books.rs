@@ -362,7 +362,8 @@ impl World {
             if rule.kind != RuleKind::Apart || !names.contains(&new.guest) {
                 return None;
             }
-            let mut others = names.iter().filter(|other| **other != new.guest);
+            let stays = |other: &&GuestName| view.guests.get(*other).is_some_and(|spec| !spec.deleting);
+            let mut others = names.iter().filter(|other| **other != new.guest).filter(stays);
             others.find(|other| view.assignments.get(*other).is_some_and(|a| a.host == new.host)).cloned()
         });
         if let Some(other) = broken

@@ -59,6 +59,13 @@ pub enum Obstacle {
     Replicas(Storage),
 }
 
+impl Obstacle {
+    /// Whether it is a `must` rule.
+    pub fn is_rule(&self) -> bool {
+        matches!(self, Obstacle::NotAllowed { .. } | Obstacle::Rule { .. })
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

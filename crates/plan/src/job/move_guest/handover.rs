@@ -75,14 +75,17 @@ impl Move<'_> {
         }
     }
 
-    /// What forbids the guest to be on that host by now: filling it may have taken hours.
+    /// The rule that forbids the guest to be on that host by now: filling it may have taken hours.
     fn obstacle(&self, to: &HostName) -> Option<String> {
         let mut inventory = Inventory::new(self.view, &BTreeMap::new());
         inventory.snapshot.promise = Promise::Nothing;
         let (guest, host) = (inventory.guest_ix(self.guest)?, inventory.host_ix(to)?);
         let layout = Layout::new(&inventory.snapshot);
-        let obstacle = layout.obstacle(guest, Place { host, secondary: None })?;
-        Some(inventory.explain(guest, &obstacle))
+        let now = layout.place(guest)?;
+        // Of a mirrored guest the replicas swap their roles.
+        let secondary = (self.view.guests.get(self.guest)?.is_mirrored()).then_some(now.host);
+        let obstacle = layout.obstacle(guest, Place { host, secondary })?;
+        obstacle.is_rule().then(|| inventory.explain(guest, &obstacle))
     }
 
     /// How far a running guest is on its way.
