@@ -25,6 +25,30 @@ export function parseSize(text: string): number | null {
   return Number(match[1]) * 2 ** exponent;
 }
 
+const SPANS: [string, number][] = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["m", 60],
+  ["s", 1],
+];
+
+/** A stretch of time as it is typed: in the largest unit in which it is a whole number, as in `30m`. */
+export function span(seconds: number): string {
+  const [unit, length] = SPANS.find(([, length]) => seconds >= length && seconds % length === 0) ?? ["s", 1];
+  return `${seconds / length}${unit}`;
+}
+
+/** What somebody typed as a stretch of time, in seconds; null: it is none. */
+export function parseSpan(text: string): number | null {
+  const match = /^\s*(\d+)\s*([smhd]?)\s*$/i.exec(text);
+  if (!match?.[1]) return null;
+  const unit = (match[2] || "s").toLowerCase();
+  return Number(match[1]) * (SPANS.find(([name]) => name === unit)?.[1] ?? 1);
+}
+
+/** Words with blanks or commas between them. */
+export const wordsOf = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
+
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 export const percent = (part: number, whole: number): number => (whole > 0 ? Math.min(100, (100 * part) / whole) : 0);
 
