@@ -17,6 +17,12 @@ export function size(bytes: number): string {
   return `${Number.isInteger(amount) ? amount : amount.toFixed(1)}${unit[1]}`;
 }
 
+/** As it is typed: in the largest unit in which it is a whole number. */
+export function exactSize(bytes: number): string {
+  const unit = UNITS.find(([unit]) => bytes >= unit && bytes % unit === 0);
+  return unit ? `${bytes / unit[0]}${unit[1]}` : `${bytes}`;
+}
+
 /** What somebody typed as a size; null: it is none. */
 export function parseSize(text: string): number | null {
   const match = /^\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*$/i.exec(text);
