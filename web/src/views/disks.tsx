@@ -54,15 +54,15 @@ export function Disks({ guest }: { guest: Guest }) {
           {first.pool === "mirror" && (
             <>
               <Button disabled={off} onClick={() => setTodo({ what: "resync", volume: first })}>
-                Fill the second copy anew
+                Refill the second copy
               </Button>
               <Button disabled={off} onClick={() => setTodo({ what: "replace-secondary", volume: first })}>
-                Another host for it
+                Move the second copy
               </Button>
             </>
           )}
           <Button disabled={off} onClick={() => setTodo({ what: "convert", volume: first })}>
-            {first.pool === "mirror" ? "Keep one copy only" : "Keep two copies"}
+            {first.pool === "mirror" ? "Keep one copy" : "Keep two copies"}
           </Button>
         </div>
       )}

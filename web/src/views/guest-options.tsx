@@ -64,7 +64,11 @@ export function GuestOptions({ guest, onClose }: { guest: GuestView; onClose: ()
     deed: (values, edited) => patch(`/v1/guests/${guest.name}`, request(guest, values, edited)),
     onDone: onClose,
   });
-  const sizeHint = isOff ? "From its next start on." : "Can be changed while it is stopped.";
+  const sizeHint = isOff
+    ? "From its next start on."
+    : guest.phase === "stopped"
+      ? "Stop it first: it went down by itself, and is still to run."
+      : "Can be changed while it is stopped.";
   return (
     <FormDialog title={`Change ${guest.name}`} verb="Change" form={form} onClose={onClose}>
       <div class="field-row">

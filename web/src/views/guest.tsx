@@ -81,7 +81,9 @@ function Phase({ guest }: { guest: Guest }) {
 }
 
 function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: boolean; onDeed: (deed: Deed) => void }) {
-  const runs = guest.spec.power === "running";
+  // One that went down by itself is still to run: it is started anew, or stopped for good.
+  const isDown = guest.phase === "stopped" || guest.phase === "failed";
+  const isWanted = guest.spec.power === "running";
   const off = !isLive.value || guest.phase === "deleting";
   const to = consoleOpen ? `#/guests/${guest.name}` : `#/guests/${guest.name}/console`;
   return (
@@ -89,18 +91,18 @@ function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: bool
       <a class="button main" href={to}>
         <Icon name="console" /> {consoleOpen ? "Close the console" : "Console"}
       </a>
-      {runs ? (
-        <>
-          <Button disabled={off} onClick={() => onDeed("restart")}>
-            Restart
-          </Button>
-          <Button disabled={off} onClick={() => onDeed("stop")}>
-            Stop
-          </Button>
-        </>
-      ) : (
+      {isDown || !isWanted ? (
         <Button disabled={off} onClick={() => onDeed("start")}>
           Start
+        </Button>
+      ) : (
+        <Button disabled={off} onClick={() => onDeed("restart")}>
+          Restart
+        </Button>
+      )}
+      {isWanted && (
+        <Button disabled={off} onClick={() => onDeed("stop")}>
+          Stop
         </Button>
       )}
       <Button disabled={off} onClick={() => onDeed("move")}>
@@ -214,7 +216,7 @@ function About({ guest, onChange }: { guest: Guest; onChange: () => void }) {
           ["Priority", spec.priority],
           ["Moving it", spec.pinned ? "only when somebody says so" : "is up to the planner"],
           ["Starts after", spec.start_after.length > 0 ? spec.start_after.join(", ") : <span class="faint">none</span>],
-          ["Shuts down within", `${spec.stop_timeout_s} s`],
+          ["Stop limit", `${spec.stop_timeout_s} s`],
           ["Tags", <Tags tags={spec.tags} />],
           ["Made", <Ago at={spec.created_at} />],
         ]}

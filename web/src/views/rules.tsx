@@ -245,10 +245,18 @@ function EditRule({ rule, onClose }: { rule: RuleView | undefined; onClose: () =
         <input {...form.input("guests")} spellcheck={false} />
       </Field>
       <div class="field-row">
-        <Field label="How strictly" {...form.field("strength")}>
+        <Field
+          label="It"
+          hint={
+            form.values.strength === "must"
+              ? "A plan never breaks it; a guest waits rather."
+              : "Where that costs less than it is worth."
+          }
+          {...form.field("strength")}
+        >
           <select {...form.input("strength")}>
-            <option value="must">must: a guest waits rather</option>
-            <option value="should">should: where it costs little</option>
+            <option value="must">must be kept</option>
+            <option value="should">should be kept</option>
           </select>
         </Field>
         <Field label="Priority" hint="The higher one wins." {...form.field("priority")}>

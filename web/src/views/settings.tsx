@@ -37,7 +37,7 @@ function About({ cluster }: { cluster: ClusterStatus }) {
           ["Made", <Ago at={cluster.created_at} />],
           ["Leader", cluster.leader ?? "none"],
           ["This page comes from", cluster.answered_by],
-          ["Store members wanted", cluster.settings.store_members],
+          ["Store members", cluster.settings.store_members],
           ["Identity", <span class="mono small">{cluster.id}</span>],
         ]}
       />

@@ -75,8 +75,8 @@ function Resync({ guest, volume, onClose }: Props) {
   });
   return (
     <FormDialog
-      title={`Fill the second copy of ${guest.name} anew`}
-      verb="Fill it anew"
+      title={`Refill the second copy of ${guest.name}`}
+      verb="Refill it"
       danger
       ready
       consequences={[
@@ -136,11 +136,11 @@ function Elsewhere({ guest, volume, onClose }: Props) {
   const form = useTarget("elsewhere", `/v1/volumes/${volume.id}/replace-secondary`, {}, onClose);
   return (
     <FormDialog
-      title={`Another host for the second copy of ${guest.name}`}
-      verb="Put it there"
+      title={`Move the second copy of ${guest.name}`}
+      verb="Move it"
       ready
       consequences={[
-        `${sizeOfAll(guest)} are copied there while ${guest.name} runs.`,
+        `It goes to another host: ${sizeOfAll(guest)} are copied there while ${guest.name} runs.`,
         `The copy on ${guest.secondary ?? "the old host"} is kept until the new one can be filled, and deleted once that is in sync.`,
         exposed(guest),
       ]}
