@@ -22,9 +22,9 @@ use crate::{
     ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume,
     CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EventView, ExecAnswer, ExecRequest,
     GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer,
-    JoinRequest, LastLines, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest,
-    RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView,
-    SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    JoinRequest, LastLines, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer,
+    PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView,
+    SeriesView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.

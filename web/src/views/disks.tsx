@@ -54,10 +54,10 @@ export function Disks({ guest }: { guest: Guest }) {
           {first.pool === "mirror" && (
             <>
               <Button disabled={off} onClick={() => setTodo({ what: "resync", volume: first })}>
-                Refill the second copy
+                Refill second copy
               </Button>
               <Button disabled={off} onClick={() => setTodo({ what: "replace-secondary", volume: first })}>
-                Move the second copy
+                Move second copy
               </Button>
             </>
           )}

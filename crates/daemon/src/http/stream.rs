@@ -18,7 +18,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched};
+use api::{
+    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched,
+};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, Sse};

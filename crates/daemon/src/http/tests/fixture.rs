@@ -84,11 +84,7 @@ impl Backend for TestBackend {
         Some(self.series.clone())
     }
 
-    async fn last_lines(
-        &self,
-        guest: GuestId,
-        _: u64,
-    ) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
+    async fn last_lines(&self, guest: GuestId, _: u64) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
         Ok(self.said.lock().unwrap().get(&guest).cloned())
     }
 
