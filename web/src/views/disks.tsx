@@ -111,7 +111,7 @@ function Disk({ volume }: { volume: VolumeView }) {
             <span class="faint">{replica.role}</span>
             <State
               of={replica.in_sync ? "in-sync" : "degraded"}
-              text={replica.in_sync ? "holds every write" : "not in sync"}
+              text={!replica.in_sync ? "not in sync" : volume.pool === "shared" ? "writes it" : "holds every write"}
             />
           </li>
         ))}
