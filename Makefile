@@ -12,7 +12,7 @@ CARGO := cargo
 # to itself.
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics torture-mirror bench \
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics torture-mirror bench \
 	bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
@@ -63,6 +63,10 @@ test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store memb
 test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
+
+screenshots: build ## The pictures of the README, taken from a real lab into docs/images: two minutes
+	@$(MAKE) tests/web/node_modules/.package-lock.json
+	cd tests/web && KENNEL_WEB_LAB=home npm run --silent screenshots
 
 test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus

@@ -3,6 +3,12 @@
 import { defineConfig } from "@playwright/test";
 import { CHROMIUM } from "./lab";
 
+const flags = [
+  ...(process.getuid?.() === 0 ? ["--no-sandbox"] : []),
+  // A page that did not come from the host itself (page.ts) could not open its consoles otherwise.
+  ...(process.env.KENNEL_PAGE ? ["--disable-features=LocalNetworkAccessChecks"] : []),
+];
+
 export default defineConfig({
   testDir: ".",
   testMatch: "*.spec.ts",
@@ -22,6 +28,6 @@ export default defineConfig({
     actionTimeout: 20_000,
     viewport: { width: 1360, height: 900 },
     screenshot: "only-on-failure",
-    launchOptions: { executablePath: CHROMIUM, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] },
+    launchOptions: { executablePath: CHROMIUM, args: flags },
   },
 });

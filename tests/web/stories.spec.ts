@@ -90,6 +90,73 @@ test("what a guest used is drawn, and read with the arrow keys", async ({ page, 
   await expect(load.locator(".chart-foot")).toHaveText("the last day");
 });
 
+test("a guest that went down still shows its last words, and its console opens by itself when it is back", async ({ page, expected }) => {
+  // There is no machine to listen to: the ticket is refused, in words.
+  expected.push("409");
+  await signIn(page, "host1");
+  await go(page, `guests/${GUEST}/console`);
+  const panel = page.getByRole("region", { name: `Serial console of ${GUEST}` });
+  const said = panel.locator(".xterm-rows");
+  await expect(panel.locator(".console-head .state")).toHaveText("open");
+  await panel.locator(".xterm-helper-textarea").focus();
+  await page.keyboard.type("\n echo its last word is $((6*7)); poweroff -f\n");
+  await expect(page.locator(".head .state")).toHaveText("stopped");
+  await page.reload();
+  await expect(panel.getByRole("alert")).toContainText("It is stopped.");
+  await expect(said).toContainText("its last word is 42");
+  await shot(page, "last-words");
+  await accessible(page, "the console of a guest that is down");
+  kennel(["guest", "start", GUEST, "--no-wait"]);
+  await expect(panel.locator(".console-head .state")).toHaveText("open");
+  await expect(said).toContainText(GREETING);
+  await settled(GUEST);
+});
+
+test("what an operator says of the cluster, its rules and a guest is taken, or refused beside its field", async ({ page, expected }) => {
+  expected.push("400", "409", "422");
+  kennel(["cluster", "set", "--heal-after", "30m"]);
+  await signIn(page, "host2");
+  await go(page, "settings");
+  await page.getByLabel("Moves at once").fill("99");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.locator("#set-moves-wrong")).toContainText("99 moves");
+  await page.getByLabel("Moves at once").fill("2");
+  await page.getByLabel("New second copy after").fill("45m");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.getByRole("button", { name: "Save" })).toBeDisabled();
+  expect(json<{ settings: { heal_after_s: number } }>("cluster", "status").settings.heal_after_s).toBe(45 * 60);
+
+  await page.getByRole("button", { name: "Create a rule" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Name").fill("at-home");
+  await dialog.getByLabel("Guests").fill("nobody");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(dialog.locator("#rule-guests-wrong")).toContainText("nobody");
+  await dialog.getByLabel("Guests").fill("tag:pet");
+  await dialog.getByLabel("What it asks of them").selectOption("at-most");
+  await shot(page, "rule");
+  await accessible(page, "a rule that is made");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  const rule = page.locator(".rule", { hasText: "at-home" });
+  await expect(rule).toContainText("at most 1 on a host");
+
+  await go(page, `guests/${GUEST}`);
+  await page.getByRole("button", { name: "Change" }).press("Enter");
+  await expect(dialog.getByLabel("Memory")).toBeDisabled();
+  await dialog.getByLabel("Tags").fill("pet no/tag");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog.locator("#option-tags-wrong")).toContainText("no/tag");
+  await dialog.getByLabel("Tags").fill("pet");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog).toBeHidden();
+  await expect(page.locator(".card", { hasText: "Rules that bind it" })).toContainText("at-home");
+
+  await go(page, "settings");
+  await page.getByRole("button", { name: "Delete at-home" }).click();
+  await dialog.getByRole("button", { name: "Delete" }).click();
+  await expect(rule).toBeHidden();
+});
+
 test("a ticket opens one console, once", async ({ page, expected }) => {
   expected.push("WebSocket");
   await signIn(page, "host1");
@@ -150,17 +217,17 @@ test("the keyboard alone is enough to stop and to start a guest", async ({ page,
   await page.keyboard.type(GUEST);
   await page.getByRole("link", { name: GUEST }).focus();
   await page.keyboard.press("Enter");
-  await page.getByRole("button", { name: "Stop" }).focus();
+  await page.getByRole("button", { name: "Stop", exact: true }).focus();
   await page.keyboard.press("Enter");
   const dialog = page.getByRole("dialog");
   await expect(dialog).toContainText("Everything that it serves is gone");
   await shot(page, "stop");
   await page.keyboard.press("Escape");
   await expect(dialog).toBeHidden();
-  await page.getByRole("button", { name: "Stop" }).press("Enter");
+  await page.getByRole("button", { name: "Stop", exact: true }).press("Enter");
   await dialog.getByRole("button", { name: "Stop" }).press("Enter");
   await expect(page.locator(".head .state")).toHaveText("stopped");
-  await page.getByRole("button", { name: "Start" }).press("Enter");
+  await page.getByRole("button", { name: "Start", exact: true }).press("Enter");
   await page.getByRole("dialog").getByRole("button", { name: "Start" }).press("Enter");
   await expect(page.locator(".head .state")).toHaveText("running");
   await settled(GUEST);
@@ -229,7 +296,7 @@ test("a guest is deleted when its name is typed, and after signing out nothing i
   expected.push("nothing is expected");
   await signIn(page, "host1");
   await go(page, `guests/${GUEST}`);
-  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
   const dialog = page.getByRole("dialog");
   await expect(dialog).toContainText("Nothing brings them back.");
   await expect(dialog.getByRole("button", { name: "Delete for ever" })).toBeDisabled();

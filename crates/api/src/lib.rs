@@ -17,6 +17,7 @@ mod guest;
 mod host;
 mod image;
 mod job;
+mod last_lines;
 mod local;
 mod network;
 pub mod openapi;
@@ -44,6 +45,7 @@ pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, Mig
 pub use host::HostView;
 pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
 pub use job::JobView;
+pub use last_lines::{LastLines, LastLinesOfHost};
 pub use local::{InitAnswer, InitRequest, LocalJoinAnswer, LocalJoinRequest, LocalStatus};
 pub use network::{CreateNetwork, NetworkView};
 pub use peer::{EndConnections, HashAnswer, HashRequest, PromiseAnswer, PromiseRequest};

@@ -22,9 +22,9 @@ use crate::{
     ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume,
     CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView, ExecAnswer,
     ExecRequest, GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView,
-    JoinAnswer, JoinRequest, LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer,
-    PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView,
-    SeriesView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    JoinAnswer, JoinRequest, LastLines, LossView, MigrateGuest, NetworkView, PoolView, Problem,
+    PromiseAnswer, PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume,
+    RuleView, SeriesView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -91,6 +91,7 @@ const OWN_SERIES: &[(&str, &str)] = &[
     ("to", "Default: now"),
     ("step", "Seconds, a multiple of 10; default: the smallest that makes 360 steps or fewer"),
 ];
+const GUEST: &[(&str, &str)] = &[("guest", "A guest's id")];
 const FORCE: &[(&str, &str)] = &[("force", "Though the cluster could no longer survive what it promises to")];
 const SHAPE: &[(&str, &str)] = &[
     ("memory", "Of one guest, as in 4G; default 512M"),
@@ -237,6 +238,14 @@ fn measured_endpoints() -> Vec<Endpoint> {
             .gives_text(),
         series("/v1/hosts/{name}/series", "What a host used over time: a day in 10 s, a month in 5 min"),
         series("/v1/guests/{name}/series", "What a guest used over time, on whichever hosts it was"),
+        Endpoint::get("/v1/guests/{name}/last-lines", "guests", "What a guest said last on its serial port")
+            .gives::<LastLines>(),
+        Endpoint {
+            query: GUEST,
+            ..Endpoint::get("/v1/internal/last-lines", "guests", "What a guest said last on this host")
+                .access(Access::Host)
+                .gives::<LastLines>()
+        },
         Endpoint {
             query: OWN_SERIES,
             ..Endpoint::get("/v1/internal/series", "measured", "What this host measured over time")

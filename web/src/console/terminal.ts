@@ -8,11 +8,18 @@ import { withoutInlineStyles } from "./styles";
 
 const SCROLLBACK_LINES = 5_000;
 
-export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: Callbacks): ConsoleHandle {
+/** `before`: what is shown first. Without a path that is all, and nothing can be typed. */
+export function openTerminal(
+  box: HTMLElement,
+  path: string | null,
+  { onOpen, onEnd }: Callbacks,
+  before: (string | Uint8Array)[] = [],
+): ConsoleHandle {
   const terminal = new Terminal({
     allowProposedApi: false,
     convertEol: false,
-    cursorBlink: true,
+    cursorBlink: path !== null,
+    disableStdin: path === null,
     documentOverride: withoutInlineStyles(document),
     fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
     fontSize: 13,
@@ -33,6 +40,16 @@ export function openTerminal(box: HTMLElement, path: string, { onOpen, onEnd }: 
     if (isWayOut(event)) leave();
     return !isWayOut(event);
   });
+
+  for (const part of before) terminal.write(part);
+  if (path === null) {
+    return {
+      close: () => {
+        observer.disconnect();
+        terminal.dispose();
+      },
+    };
+  }
 
   const socket = new WebSocket(socketUrl(path));
   socket.binaryType = "arraybuffer";

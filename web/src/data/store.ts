@@ -10,6 +10,7 @@ import type {
   ImageView,
   JobView,
   NetworkView,
+  PoolView,
   RuleView,
   SessionView,
   UserView,
@@ -21,6 +22,7 @@ export interface Kinds {
   images: ImageView;
   networks: NetworkView;
   rules: RuleView;
+  pools: PoolView;
   jobs: JobView;
   events: EventView;
   users: UserView;
@@ -37,6 +39,7 @@ export const store = {
   images: none<ImageView>(),
   networks: none<NetworkView>(),
   rules: none<RuleView>(),
+  pools: none<PoolView>(),
   jobs: none<JobView>(),
   events: none<EventView>(),
   users: none<UserView>(),

@@ -23,15 +23,44 @@ export interface ReplicaView {
   in_sync: boolean;
 }
 
+export type FillHow = "changed" | "compared" | "whole";
+
+/** How far a replica is filled. Bytes. */
+export interface FillProgress {
+  done: number;
+  total: number;
+  how?: FillHow | null;
+  /** Why by that; without a full stop. */
+  why?: string;
+  /** Over the network so far. */
+  sent?: number | null;
+  /** 0: not known yet. */
+  bytes_per_second?: number;
+}
+
+export interface Filled {
+  how: FillHow;
+  why: string;
+  sent: number;
+  took_ms: number;
+  at: string;
+}
+
 export interface VolumeView {
   id: string;
   guest: string;
   disk: number;
   pool: Pool;
+  /** Which one, where there may be several. */
+  pool_name?: string | null;
   size: number;
   image: string | null;
   phase: VolumePhase;
-  fill?: { done: number; total: number } | null;
+  fill?: FillProgress | null;
+  degraded_since?: string | null;
+  /** Why it has no other secondary yet; told of one volume only. */
+  healing?: string | null;
+  filled?: Filled | null;
   replicas: ReplicaView[];
 }
 
@@ -83,6 +112,7 @@ export interface HostView {
     joined_at: string;
     store_member: boolean;
     duty: Duty;
+    settings: HostSettings;
   };
   session: { started_at: string } | null;
   report: {
@@ -96,7 +126,23 @@ export interface HostView {
     images: string[];
     problems: string[];
     uplinks: Record<string, string>;
+    compatibility?: { cpu_level: CpuLevel | null; cpu_vendor: string | null };
   } | null;
+}
+
+export type CpuLevel = "x86-64-v1" | "x86-64-v2" | "x86-64-v3" | "x86-64-v4";
+
+export interface HostSettings {
+  /** Bytes that it keeps for itself. */
+  reserved_memory: number;
+  reserved_disk: number;
+  /** Thousandths of a core. */
+  reserved_millicores: number;
+  /** 100 is a standard host's. */
+  speed_percent: number;
+  /** Null: as the whole cluster's settings say. */
+  memory_percent: number | null;
+  vcpus_percent: number | null;
 }
 
 export interface JobStep {
@@ -147,12 +193,52 @@ export interface NetworkView {
   addresses: { address: string; guest: string }[];
 }
 
+/** Things by their names, and all that carry one of the tags. */
+export interface Selector {
+  names: string[];
+  tags: string[];
+}
+
+export type RuleKind =
+  | "apart"
+  | "together"
+  | "spread-zones"
+  | { on: Selector }
+  | { off: Selector }
+  | { "at-most": { count: number; per: "host" | "zone" } };
+
+export interface Rule {
+  kind: RuleKind;
+  guests: Selector;
+  strength: "must" | "should";
+  priority: number;
+}
+
 export interface RuleView {
   name: string;
   state: "in-force" | "broken" | "out-of-force" | "idle";
+  /** What is out of force and why, or what breaks it. */
   notes: string[];
+  /** The guests that it selects now. */
   guests: string[];
-  rule: { strength: "must" | "should"; priority: number; kind: string | Record<string, unknown> };
+  rule: Rule;
+}
+
+export interface PoolView {
+  name: string;
+  kind: Pool;
+  /** Null: on each host's own disks. */
+  storage: { shared: { path: string } } | null;
+  volumes: number;
+  size_of_volumes: number;
+  hosts: { host: string; reaches: boolean; problem: string | null; size: number | null }[];
+  created_at: string | null;
+}
+
+/** What a guest said last on its serial port, from each host that has some; who spoke last comes last. */
+export interface LastLines {
+  hosts: { host: string; until: string /** In base64. */; text: string }[];
+  silent: string[];
 }
 
 export interface UserView {
@@ -202,6 +288,10 @@ export interface Settings {
   survive: Survive;
   memory_percent: number;
   vcpus_percent: number;
+  /** 0: never. */
+  heal_after_s: number;
+  /** Null: the lowest level of all hosts. */
+  cpu_baseline: CpuLevel | null;
 }
 
 export interface ClusterStatus {
@@ -216,6 +306,7 @@ export interface ClusterStatus {
   store_answers: boolean;
   store_members: { host: string; healthy: boolean; is_leader: boolean; message: string | null }[];
   jobs_running: number;
+  lowest_cpu_level?: CpuLevel | null;
   problems: string[];
   damaged: Record<string, string>;
 }

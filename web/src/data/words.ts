@@ -17,6 +17,12 @@ export function size(bytes: number): string {
   return `${Number.isInteger(amount) ? amount : amount.toFixed(1)}${unit[1]}`;
 }
 
+/** As it is typed: in the largest unit in which it is a whole number. */
+export function exactSize(bytes: number): string {
+  const unit = UNITS.find(([unit]) => bytes >= unit && bytes % unit === 0);
+  return unit ? `${bytes / unit[0]}${unit[1]}` : `${bytes}`;
+}
+
 /** What somebody typed as a size; null: it is none. */
 export function parseSize(text: string): number | null {
   const match = /^\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*$/i.exec(text);
@@ -24,6 +30,30 @@ export function parseSize(text: string): number | null {
   const exponent = { "": 0, k: 10, m: 20, g: 30, t: 40 }[(match[2] ?? "").toLowerCase()] ?? 0;
   return Number(match[1]) * 2 ** exponent;
 }
+
+const SPANS: [string, number][] = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["m", 60],
+  ["s", 1],
+];
+
+/** A stretch of time as it is typed: in the largest unit in which it is a whole number, as in `30m`. */
+export function span(seconds: number): string {
+  const [unit, length] = SPANS.find(([, length]) => seconds >= length && seconds % length === 0) ?? ["s", 1];
+  return `${seconds / length}${unit}`;
+}
+
+/** What somebody typed as a stretch of time, in seconds; null: it is none. */
+export function parseSpan(text: string): number | null {
+  const match = /^\s*(\d+)\s*([smhd]?)\s*$/i.exec(text);
+  if (!match?.[1]) return null;
+  const unit = (match[2] || "s").toLowerCase();
+  return Number(match[1]) * (SPANS.find(([name]) => name === unit)?.[1] ?? 1);
+}
+
+/** Words with blanks or commas between them. */
+export const wordsOf = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
 
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 export const percent = (part: number, whole: number): number => (whole > 0 ? Math.min(100, (100 * part) / whole) : 0);

@@ -132,3 +132,20 @@ export function Field({ label, name, hint, wrong, children }: FieldProps) {
     </div>
   );
 }
+
+interface CheckProps {
+  label: string;
+  name: string;
+  checked: boolean;
+  onChange: (checked: boolean) => void;
+}
+
+/** A yes or a no. */
+export function Check({ label, name, checked, onChange }: CheckProps) {
+  return (
+    <label class="check" for={name}>
+      <input id={name} type="checkbox" checked={checked} onChange={(event) => onChange(event.currentTarget.checked)} />
+      {label}
+    </label>
+  );
+}

@@ -4,10 +4,12 @@ import { useState } from "preact/hooks";
 import { post, problemOf } from "../data/api";
 import { hosts, isLive, store } from "../data/store";
 import type { JobView, Problem } from "../data/types";
-import { parseSize, size } from "../data/words";
+import { parseSize, size, wordsOf } from "../data/words";
 import { Button, Head } from "../parts/basic";
 import { Field, Refusal } from "../parts/dialog";
+import { wrongTags } from "../parts/form";
 import { go } from "../route";
+import { poolsInOrder } from "./pools";
 
 interface Form {
   name: string;
@@ -27,9 +29,7 @@ interface Form {
 type Wrong = Partial<Record<keyof Form, string>>;
 
 const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
-const TAG = /^[A-Za-z0-9_.-]{1,63}$/;
 
-const words = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
 const lines = (text: string): string[] =>
   text
     .split("\n")
@@ -48,8 +48,8 @@ function check(form: Form): Wrong {
   if (!/^\d+$/.test(form.vcpus) || Number(form.vcpus) < 1 || Number(form.vcpus) > 255)
     wrong.vcpus = "Choose between 1 and 255.";
   if (form.address && !form.network) wrong.address = "An address needs a network.";
-  const bad = words(form.tags).find((tag) => !TAG.test(tag));
-  if (bad) wrong.tags = `“${bad}” is not a tag: use letters, digits, hyphens, underscores and dots.`;
+  const tags = wrongTags(wordsOf(form.tags));
+  if (tags) wrong.tags = tags;
   return wrong;
 }
 
@@ -62,7 +62,8 @@ function fieldOf({ why }: Problem): keyof Form | undefined {
     [/network/, "network"],
     [/memory/, "memory"],
     [/CPUs?\b/, "vcpus"],
-    [/\bdisk\b|\bpool\b/, "disk"],
+    [/\bpool\b/, "pool"],
+    [/\bdisk\b/, "disk"],
     [/\btags?\b/, "tags"],
     [/\bhost\b/, "host"],
   ];
@@ -78,7 +79,7 @@ function request(form: Form): Record<string, unknown> {
     ["address", form.address || undefined],
     ["host", form.host || undefined],
     ["disks", Object.keys(disk).length > 0 ? [disk] : undefined],
-    ["tags", words(form.tags).length > 0 ? words(form.tags) : undefined],
+    ["tags", wordsOf(form.tags).length > 0 ? wordsOf(form.tags) : undefined],
     ["ssh_keys", lines(form.keys).length > 0 ? lines(form.keys) : undefined],
     ["user_data", form.userData || undefined],
   ];
@@ -197,11 +198,24 @@ export function CreateGuestView() {
         </div>
         <details>
           <summary>More</summary>
-          <Field label="Disk is kept" name="pool" hint="Two copies survive the loss of a host.">
+          <Field
+            label="Disk is kept"
+            name="pool"
+            wrong={wrong.pool}
+            hint="Two copies survive the loss of a host. What hosts share is as safe as that storage is."
+          >
             <select {...bind("pool")}>
               <option value="">{hosts.value.length > 1 ? "in two copies, on two hosts" : "in one copy"}</option>
               <option value="mirror">in two copies, on two hosts</option>
               <option value="local">in one copy, on its host alone</option>
+              {poolsInOrder().map(
+                ({ name, storage }) =>
+                  storage && (
+                    <option key={name} value={name}>
+                      in the pool {name}, which hosts share ({storage.shared.path})
+                    </option>
+                  ),
+              )}
             </select>
           </Field>
           <Field label="Host" name="host" wrong={wrong.host} hint="The planner chooses the best one, unless you do.">

@@ -7,6 +7,7 @@ import type { GuestView, WhyView } from "../data/types";
 import { size } from "../data/words";
 import { Confirm, Field } from "../parts/dialog";
 import { go } from "../route";
+import { poolOf } from "./disks";
 
 export type Deed = "start" | "stop" | "restart" | "move" | "delete";
 
@@ -41,7 +42,7 @@ export function GuestDeed({ deed, guest, onClose }: Props) {
           consequences={[
             "Everything that it serves is gone until it is started again.",
             `It is asked to shut down, and is ended hard after ${guest.spec.stop_timeout_s} s.`,
-            "Its disks stay, with both their copies.",
+            isMirrored(guest) ? "Its disks stay, with both their copies." : "Its disks stay.",
           ]}
           onClose={onClose}
           onYes={() => post(`${path}/stop`)}
@@ -81,12 +82,20 @@ export function GuestDeed({ deed, guest, onClose }: Props) {
   }
 }
 
+const isMirrored = (guest: GuestView): boolean => guest.volumes.some(({ pool }) => pool === "mirror");
+/** The pool of a guest whose disks are in storage that hosts share. */
+const sharedPool = (guest: GuestView): string | undefined =>
+  guest.volumes.filter(({ pool }) => pool === "shared").map(poolOf)[0];
+
 function deletion(guest: GuestView): string[] {
-  const places = [...new Set(guest.volumes.flatMap((volume) => volume.replicas.map((replica) => replica.host)))];
+  const shared = sharedPool(guest);
+  const hosts = guest.volumes.flatMap((volume) => volume.replicas.map((replica) => replica.host));
+  const places = [...new Set(hosts)].join(" and ");
+  const where = shared ? ` from the pool ${shared}` : places && ` on ${places}`;
   const bytes = guest.volumes.reduce((sum, volume) => sum + volume.size, 0);
   return [
     guest.phase === "stopped" ? "It does not run now." : "It ends at once: what it serves is gone.",
-    `Its disks (${size(bytes)}) are deleted${places.length > 0 ? ` on ${places.join(" and ")}` : ""}. Nothing brings them back.`,
+    `Its disks (${size(bytes)}) are deleted${where}. Nothing brings them back.`,
     "Its addresses are free for others.",
   ];
 }
@@ -105,9 +114,11 @@ function Move({ guest, onClose }: { guest: GuestView; onClose: () => void }) {
       title={`Move ${guest.name}`}
       verb={target ? `Move to ${target}` : "Move"}
       consequences={[
-        isSecondary
-          ? `${target} holds a copy of its disks already: only the guest itself goes there, and the copies change roles.`
-          : "Its disks are copied to the new host first, while it runs; how long that takes depends on their size.",
+        sharedPool(guest)
+          ? `Its disks stay in the pool ${sharedPool(guest)}, which hosts share: nothing is copied.`
+          : isSecondary
+            ? `${target} holds a copy of its disks already: only the guest itself goes there, and the copies change roles.`
+            : "Its disks are copied to the new host first, while it runs; how long that takes depends on their size.",
         "While it changes hosts it stands still for a moment; whoever looks at the job sees how.",
       ]}
       onClose={onClose}

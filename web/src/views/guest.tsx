@@ -3,23 +3,27 @@
 import { useEffect, useState } from "preact/hooks";
 import { ConsolePanel, isConsole } from "../console/panel";
 import { get, problemOf } from "../data/api";
-import { events, isLive, jobs, store } from "../data/store";
-import type { GuestView as Guest, Problem, VolumeView, WhyView } from "../data/types";
-import { capital, cores, percent, size } from "../data/words";
-import { Ago, Bar, Button, Card, Empty, Facts, Head, HostLink, State, Tags } from "../parts/basic";
+import { byName, events, isLive, jobs, store } from "../data/store";
+import type { GuestView as Guest, Problem, WhyView } from "../data/types";
+import { capital, cores, size } from "../data/words";
+import { Ago, Button, Card, Empty, Facts, Head, HostLink, State, Tags } from "../parts/basic";
 import { Load } from "../parts/chart";
 import { Refusal } from "../parts/dialog";
 import { Icon } from "../parts/icon";
+import { Disks } from "./disks";
 import { EventList } from "./events";
 import { type Deed, GuestDeed } from "./guest-deeds";
+import { GuestOptions } from "./guest-options";
 import { addressesOf, imageOf } from "./guests";
 import { JobRow } from "./jobs";
+import { RuleLine } from "./rules";
 
 const EVENTS_SHOWN = 12;
 const JOBS_SHOWN = 4;
 
 export function GuestView({ name, part }: { name: string; part: string | undefined }) {
   const [deed, setDeed] = useState<Deed | null>(null);
+  const [changing, setChanging] = useState(false);
   const guest = store.guests.value.get(name);
   if (!guest) {
     return (
@@ -41,16 +45,18 @@ export function GuestView({ name, part }: { name: string; part: string | undefin
       {isConsole(part) && <ConsolePanel key={part} guest={name} kind={part} />}
       <div class="columns">
         <div>
-          <Disks volumes={guest.volumes} />
+          <Disks guest={guest} />
           <Why guest={guest} />
+          <Rules name={name} />
           <Events name={name} />
         </div>
         <div>
-          <About guest={guest} />
+          <About guest={guest} onChange={() => setChanging(true)} />
           <Charts guest={guest} />
           <Jobs name={name} />
         </div>
       </div>
+      {changing && <GuestOptions guest={guest} onClose={() => setChanging(false)} />}
       {deed && <GuestDeed deed={deed} guest={guest} onClose={() => setDeed(null)} />}
     </>
   );
@@ -75,7 +81,9 @@ function Phase({ guest }: { guest: Guest }) {
 }
 
 function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: boolean; onDeed: (deed: Deed) => void }) {
-  const runs = guest.spec.power === "running";
+  // One that went down by itself is still to run: it is started anew, or stopped for good.
+  const isDown = guest.phase === "stopped" || guest.phase === "failed";
+  const isWanted = guest.spec.power === "running";
   const off = !isLive.value || guest.phase === "deleting";
   const to = consoleOpen ? `#/guests/${guest.name}` : `#/guests/${guest.name}/console`;
   return (
@@ -83,18 +91,18 @@ function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: bool
       <a class="button main" href={to}>
         <Icon name="console" /> {consoleOpen ? "Close the console" : "Console"}
       </a>
-      {runs ? (
-        <>
-          <Button disabled={off} onClick={() => onDeed("restart")}>
-            Restart
-          </Button>
-          <Button disabled={off} onClick={() => onDeed("stop")}>
-            Stop
-          </Button>
-        </>
-      ) : (
+      {isDown || !isWanted ? (
         <Button disabled={off} onClick={() => onDeed("start")}>
           Start
+        </Button>
+      ) : (
+        <Button disabled={off} onClick={() => onDeed("restart")}>
+          Restart
+        </Button>
+      )}
+      {isWanted && (
+        <Button disabled={off} onClick={() => onDeed("stop")}>
+          Stop
         </Button>
       )}
       <Button disabled={off} onClick={() => onDeed("move")}>
@@ -104,43 +112,6 @@ function Deeds({ guest, consoleOpen, onDeed }: { guest: Guest; consoleOpen: bool
         Delete
       </Button>
     </>
-  );
-}
-
-function Disks({ volumes }: { volumes: VolumeView[] }) {
-  return (
-    <Card title="Disks">
-      {volumes.length === 0 && <Empty>It has no disk.</Empty>}
-      {volumes.map((volume) => (
-        <div key={volume.id} class="disk">
-          <div class="disk-head">
-            <strong>Disk {volume.disk}</strong>
-            <span class="faint">
-              {size(volume.size)}, {volume.pool}
-            </span>
-            <State of={volume.phase} />
-          </div>
-          {volume.fill && (
-            <Bar
-              share={percent(volume.fill.done, volume.fill.total)}
-              label={`second copy: ${Math.round(percent(volume.fill.done, volume.fill.total))}% filled`}
-            />
-          )}
-          <ul class="replicas">
-            {volume.replicas.map((replica) => (
-              <li key={replica.host} class={replica.in_sync ? "in-sync" : ""}>
-                <HostLink name={replica.host} />
-                <span class="faint">{replica.role}</span>
-                <State
-                  of={replica.in_sync ? "in-sync" : "degraded"}
-                  text={replica.in_sync ? "holds every write" : "not in sync"}
-                />
-              </li>
-            ))}
-          </ul>
-        </div>
-      ))}
-    </Card>
   );
 }
 
@@ -201,12 +172,34 @@ function Why({ guest }: { guest: Guest }) {
   );
 }
 
-function About({ guest }: { guest: Guest }) {
+/** Those that bind it. */
+function Rules({ name }: { name: string }) {
+  const mine = [...store.rules.value.values()].filter((view) => view.guests.includes(name)).sort(byName);
+  if (mine.length === 0) return null;
+  return (
+    <Card title="Rules that bind it" more={<a href="#/settings">All rules</a>}>
+      <ul class="rules">
+        {mine.map((view) => (
+          <RuleLine key={view.name} view={view} />
+        ))}
+      </ul>
+    </Card>
+  );
+}
+
+function About({ guest, onChange }: { guest: Guest; onChange: () => void }) {
   const { spec, report, assignment } = guest;
   const addresses = addressesOf(guest);
   const nics = spec.nics.map((nic) => `${nic.network} (${nic.mac})`).join(", ");
   return (
-    <Card title="About">
+    <Card
+      title="About"
+      more={
+        <Button disabled={!isLive.value || guest.phase === "deleting"} onClick={onChange}>
+          Change
+        </Button>
+      }
+    >
       <Facts
         of={[
           [
@@ -221,6 +214,9 @@ function About({ guest }: { guest: Guest }) {
           ["Placement", assignment ? `epoch ${assignment.epoch}` : "none yet"],
           ["Runs with", report?.accelerator ?? "not known"],
           ["Priority", spec.priority],
+          ["Moving it", spec.pinned ? "only when somebody says so" : "is up to the planner"],
+          ["Starts after", spec.start_after.length > 0 ? spec.start_after.join(", ") : <span class="faint">none</span>],
+          ["Stop limit", `${spec.stop_timeout_s} s`],
           ["Tags", <Tags tags={spec.tags} />],
           ["Made", <Ago at={spec.created_at} />],
         ]}

@@ -2,16 +2,18 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { get, post } from "../data/api";
-import { events, isLive, store } from "../data/store";
+import { events, isLive, status, store } from "../data/store";
 import type { Duty, GuestView, HostView as Host, LossView } from "../data/types";
 import { cores, count, size } from "../data/words";
 import { Ago, Button, Card, Empty, Facts, GuestLink, Head, State, Tags } from "../parts/basic";
 import { Load } from "../parts/chart";
 import { Confirm } from "../parts/dialog";
 import { EventList } from "./events";
+import { ConfirmDead, HostOptions } from "./host-options";
 
 export function HostView({ name }: { name: string }) {
   const [duty, setDuty] = useState<Duty | null>(null);
+  const [dialog, setDialog] = useState<"change" | "dead" | null>(null);
   const host = store.hosts.value.get(name);
   if (!host) {
     return (
@@ -39,6 +41,11 @@ export function HostView({ name }: { name: string }) {
           </>
         }
       >
+        {host.phase === "lost" && (
+          <Button kind="danger" disabled={!isLive.value} onClick={() => setDialog("dead")}>
+            Confirm that it is dead
+          </Button>
+        )}
         <DutyButtons host={host} onDuty={setDuty} />
       </Head>
       {problems.map((problem) => (
@@ -60,10 +67,12 @@ export function HostView({ name }: { name: string }) {
         </div>
         <div>
           <Charts host={host} />
-          <About host={host} />
+          <About host={host} onChange={() => setDialog("change")} />
           <IfLost name={name} guests={owned.length + copies.length} />
         </div>
       </div>
+      {dialog === "change" && <HostOptions host={host} onClose={() => setDialog(null)} />}
+      {dialog === "dead" && <ConfirmDead host={host} owned={owned} onClose={() => setDialog(null)} />}
       {duty && <ChangeDuty host={host} to={duty} owned={owned} copies={copies} onClose={() => setDuty(null)} />}
     </>
   );
@@ -180,18 +189,42 @@ function Charts({ host }: { host: Host }) {
   );
 }
 
-function About({ host }: { host: Host }) {
+/** As in `150%`; without one of its own, as the whole cluster's settings say. */
+const share = (own: number | null, whole: number | undefined): string =>
+  own === null ? `${whole ?? 0}%, as everywhere` : `${own}%, its own`;
+
+function About({ host, onChange }: { host: Host; onChange: () => void }) {
   const { report } = host;
+  const { settings } = host.host;
+  const whole = status.value?.settings;
+  const cpu = report?.compatibility;
+  const kept = [
+    `${size(settings.reserved_memory)} of memory`,
+    ...(settings.reserved_disk > 0 ? [`${size(settings.reserved_disk)} of disk`] : []),
+    ...(settings.reserved_millicores > 0 ? [count(settings.reserved_millicores / 1000, "core")] : []),
+  ];
   return (
-    <Card title="About">
+    <Card
+      title="About"
+      more={
+        <Button disabled={!isLive.value} onClick={onChange}>
+          Change
+        </Button>
+      }
+    >
       <Facts
         of={[
           ["Address", <span class="mono">{host.host.address}</span>],
           ["Zone", host.host.zone],
           ["Tags", <Tags tags={host.host.tags} />],
           ["State store", host.host.store_member ? "runs a member" : "runs no member"],
-          ["Processors", report ? count(report.cpus, "core") : "not known"],
+          ["Processors", report ? `${count(report.cpus, "core")}, speed ${settings.speed_percent}%` : "not known"],
+          ["Their level", cpu?.cpu_level ? [cpu.cpu_level, cpu.cpu_vendor].filter(Boolean).join(", ") : "not known"],
+          ["Guests see", whole?.cpu_baseline ?? "what every host has"],
           ["Memory", report ? `${size(host.memory_assigned)} of ${size(report.memory)} given` : "not known"],
+          ["Memory limit", share(settings.memory_percent, whole?.memory_percent)],
+          ["CPU limit", share(settings.vcpus_percent, whole?.vcpus_percent)],
+          ["Kept for itself", kept.join(", ")],
           ["Room for disks", report ? size(report.disk) : "not known"],
           [
             "Runs guests with",

@@ -100,7 +100,7 @@ export function HostLine({ host }: { host: HostView }) {
             : host.host.duty !== "normal"
               ? host.host.duty
               : host.is_leader
-                ? "leads"
+                ? `${host.host.zone}, leads`
                 : host.host.zone}
         </small>
       </span>

@@ -2,10 +2,12 @@
 
 import { computed } from "@preact/signals";
 import { guests } from "../data/store";
-import type { VolumeView } from "../data/types";
-import { percent, size } from "../data/words";
+import type { FillProgress, VolumeView } from "../data/types";
+import { duration, percent, size } from "../data/words";
 import { GuestLink, Head, State } from "../parts/basic";
 import { type Column, Table } from "../parts/table";
+import { poolOf } from "./disks";
+import { Pools } from "./pools";
 
 const volumes = computed(() => guests.value.flatMap((guest) => guest.volumes));
 
@@ -18,6 +20,10 @@ const replica = (role: "primary" | "secondary") => (volume: VolumeView) => {
   return <State of={found.in_sync ? "in-sync" : "degraded"} text={found.host} />;
 };
 
+/** As in `, 20 s left`. */
+const left = ({ done, total, bytes_per_second: speed = 0 }: FillProgress): string =>
+  speed > 0 ? `, ${duration((total - done) / speed)} left` : "";
+
 const COLUMNS: Column<VolumeView>[] = [
   { head: "Guest", cell: (volume) => <GuestLink name={volume.guest} />, by: (volume) => volume.guest },
   { head: "Disk", cell: (volume) => volume.disk, by: (volume) => volume.disk, wide: true },
@@ -28,7 +34,7 @@ const COLUMNS: Column<VolumeView>[] = [
         of={volume.phase}
         text={
           volume.fill
-            ? `filled ${Math.round(percent(volume.fill.done, volume.fill.total))}%`
+            ? `filled ${Math.round(percent(volume.fill.done, volume.fill.total))}%${left(volume.fill)}`
             : volume.phase.replace("-", " ")
         }
       />
@@ -37,7 +43,7 @@ const COLUMNS: Column<VolumeView>[] = [
   },
   { head: "Primary", cell: replica("primary"), by: (volume) => host(volume, "primary")?.host ?? "" },
   { head: "Secondary", cell: replica("secondary"), by: (volume) => host(volume, "secondary")?.host ?? "" },
-  { head: "Pool", cell: (volume) => volume.pool, by: (volume) => volume.pool, wide: true },
+  { head: "Pool", cell: poolOf, by: poolOf, wide: true },
   { head: "Size", cell: (volume) => size(volume.size), by: (volume) => volume.size, right: true },
 ];
 
@@ -46,7 +52,7 @@ export function VolumesView() {
     <>
       <Head
         title="Volumes"
-        note="Guests' disks. In sync: every write that a guest was told is safe is on both hosts."
+        note="Guests' disks. In sync: every write that a guest was told is safe is on both hosts. What can be done to a disk stands on its guest's page."
       />
       <Table
         label="volumes"
@@ -54,10 +60,11 @@ export function VolumesView() {
         columns={COLUMNS}
         id={(volume) => volume.id}
         text={(volume) =>
-          `${volume.guest} ${volume.phase} ${volume.pool} ${volume.replicas.map((replica) => replica.host).join(" ")}`.toLowerCase()
+          `${volume.guest} ${volume.phase} ${poolOf(volume)} ${volume.replicas.map((replica) => replica.host).join(" ")}`.toLowerCase()
         }
         nothing="There is no volume: each guest brings its own."
       />
+      <Pools />
     </>
   );
 }

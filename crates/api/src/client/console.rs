@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use model::GuestName;
+use model::{GuestId, GuestName};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::{Ask, CONNECT_TIMEOUT, Client, ClientError, Failure, cause, read_problem};
+use crate::LastLines;
 
 /// The daemon sends a ping every 5 s; silence for longer means that its host is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
@@ -55,6 +56,18 @@ impl Client {
             ask.query.push(("scroll_back", "true".to_owned()));
         }
         self.open_console(ask).await
+    }
+
+    /// What the guest said last, on whichever hosts it was.
+    pub async fn last_lines(&self, name: &GuestName) -> Result<LastLines, ClientError> {
+        let asked = format!("show what the guest '{name}' said last");
+        self.fetch(Ask::get(format!("/v1/guests/{name}/last-lines"), asked)).await
+    }
+
+    /// What the guest said last on the host that is asked. For hosts.
+    pub async fn own_last_lines(&self, guest: GuestId) -> Result<LastLines, ClientError> {
+        let asked = "ask a host what a guest said last";
+        self.fetch(Ask::get("/v1/internal/last-lines", asked).query("guest", guest)).await
     }
 
     /// The guest's screen, in the RFB protocol.

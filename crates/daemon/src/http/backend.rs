@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
@@ -54,6 +54,14 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// What this host measured over time. `None`: it keeps nothing.
     fn series(&self) -> Option<Arc<Series>> {
         None
+    }
+    /// What a guest said last on its serial port while it was here, so many bytes at most, and when that was.
+    async fn last_lines(
+        &self,
+        _guest: GuestId,
+        _bytes_max: u64,
+    ) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
+        Ok(None)
     }
     /// For how long each volume of this host's guests has held writes, since this daemon started.
     fn held(&self) -> BTreeMap<VolumeId, Duration> {

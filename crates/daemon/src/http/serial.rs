@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc};
 
 /// A few screens full.
-const SCROLL_BACK: usize = 64 << 10;
+pub(super) const SCROLL_BACK: usize = 64 << 10;
 
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;

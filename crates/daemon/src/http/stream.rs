@@ -18,7 +18,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, Watched};
+use api::{
+    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched,
+};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, Sse};
@@ -216,6 +218,7 @@ fn lists(view: &ClusterView) -> Kinds {
         ("images", items(ImageView::list(view))),
         ("networks", items(NetworkView::list(view))),
         ("rules", items(planner::rule_views(view))),
+        ("pools", items(PoolView::list(view))),
         ("jobs", items(jobs(view))),
         ("events", items(newest.select(view))),
         ("users", items(sign_in::users::views(view))),

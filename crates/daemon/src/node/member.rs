@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
@@ -242,6 +242,14 @@ impl Backend for Member {
 
     fn series(&self) -> Option<Arc<Series>> {
         self.usages.series()
+    }
+
+    async fn last_lines(
+        &self,
+        guest: GuestId,
+        bytes_max: u64,
+    ) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
+        self.agent.driver.last_lines(guest, bytes_max).await
     }
 
     fn held(&self) -> BTreeMap<VolumeId, Duration> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use model::GuestId;
@@ -98,6 +98,19 @@ impl QemuDriver {
     /// Where a guest's serial port is logged.
     pub fn serial_log(&self, guest: GuestId) -> PathBuf {
         self.log_dir(guest).join("serial.log")
+    }
+
+    /// What a guest said last on its serial port while it was here, so many bytes at most, and when that was. Kept
+    /// until the guest is deleted, whether its machine lives or not. `None`: it has said nothing here.
+    pub async fn last_lines(
+        &self,
+        guest: GuestId,
+        bytes_max: u64,
+    ) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
+        let log = self.serial_log(guest);
+        let read = tokio::task::spawn_blocking(move || super::serial_log::last(&log, bytes_max)).await;
+        read.unwrap_or_else(|error| Err(error.into()))
+            .map_err(|error| HostError::Failed(format!("cannot read what guest {guest} said last: {error}")))
     }
 
     /// Removes what is kept for a guest that is deleted: its folders, with the logs.

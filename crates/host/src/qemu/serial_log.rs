@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// When a log is cut, bytes.
 const LENGTH_MAX: u64 = 4 << 20;
@@ -41,6 +42,16 @@ pub(crate) fn tail(log: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// As [`tail`], with when it was said. `None`: nothing was.
+pub(crate) fn last(log: &Path, bytes_max: u64) -> std::io::Result<Option<(Vec<u8>, SystemTime)>> {
+    let bytes = tail(log, bytes_max)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let at = std::fs::metadata(log)?.modified()?;
+    Ok(Some((bytes, at)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +67,8 @@ mod tests {
         assert_eq!(tail(&log, 3).unwrap(), b"ort");
         assert_eq!(tail(&log, 30).unwrap(), b"short");
         assert_eq!(tail(&folder.path().join("none"), 30).unwrap(), b"");
+        assert_eq!(last(&log, 3).unwrap().unwrap().0, b"ort");
+        assert_eq!(last(&folder.path().join("none"), 30).unwrap(), None);
         let mut long = vec![b'a'; 100];
         long.resize(usize::try_from(LENGTH_MAX).unwrap() + 100, b'b');
         std::fs::write(&log, &long).unwrap();

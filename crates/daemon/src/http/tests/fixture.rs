@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::{
     Client, ClientConfig, ClientError, EndConnections, HashRequest, Problem, PromiseRequest, StoreMemberView,
@@ -41,6 +41,8 @@ pub struct TestBackend {
     /// What it measured.
     pub usage: Mutex<Option<HostUsage>>,
     pub series: Arc<Series>,
+    /// What guests said last here.
+    pub said: Mutex<BTreeMap<GuestId, (Vec<u8>, SystemTime)>>,
 }
 
 #[async_trait]
@@ -89,6 +91,10 @@ impl Backend for TestBackend {
 
     fn series(&self) -> Option<Arc<Series>> {
         Some(self.series.clone())
+    }
+
+    async fn last_lines(&self, guest: GuestId, _: u64) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
+        Ok(self.said.lock().unwrap().get(&guest).cloned())
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {
@@ -190,6 +196,7 @@ impl TestCluster {
             machines: Mutex::default(),
             usage: Mutex::default(),
             series: Arc::new(Series::open(&self.folder.path().join(name.as_str())).unwrap()),
+            said: Mutex::default(),
         });
         let listener = bind(SocketAddr::new(address, api::PORT)).unwrap();
         let tls = Arc::new(identity.server_config().unwrap());

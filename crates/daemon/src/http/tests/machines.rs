@@ -172,6 +172,29 @@ async fn several_look_at_one_console_and_who_comes_later_sees_what_was() {
 }
 
 #[tokio::test]
+async fn what_a_guest_said_last_outlives_its_machine_on_every_host_where_it_was() {
+    let cluster = cluster_with_guest().await;
+    let id = cluster.state.view().guests[&guest("web1")].id;
+    let say = |host: usize, text: &str, second: u64| {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        cluster.hosts[host].backend.said.lock().unwrap().insert(id, (text.as_bytes().to_vec(), at));
+    };
+    assert_eq!(cluster.client().last_lines(&guest("web1")).await.unwrap(), api::LastLines::default());
+    say(0, "panic: not syncing", 200);
+    say(1, "hello", 100);
+    for asked in [0, 1] {
+        let lines = cluster.client_of(asked).last_lines(&guest("web1")).await.unwrap();
+        let told: Vec<_> = lines.hosts.iter().map(|part| (part.host.as_str(), &part.text.0[..])).collect();
+        assert_eq!(told, [("host2", &b"hello"[..]), ("host1", b"panic: not syncing")], "through {asked}");
+        assert!(lines.silent.is_empty());
+    }
+    cluster.lose_host(1).await;
+    let lines = cluster.client_of(0).last_lines(&guest("web1")).await.unwrap();
+    assert_eq!(lines.hosts.len(), 1);
+    assert_eq!(lines.silent, ["host2".parse().unwrap()], "what it kept is missing");
+}
+
+#[tokio::test]
 async fn what_has_no_console_says_why() {
     let cluster = cluster_with_guest().await;
     let client = cluster.client_of(0);
