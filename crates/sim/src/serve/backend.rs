@@ -99,8 +99,7 @@ impl daemon::Backend for Backend {
             .filter(|report| view.is_live(&report.host))
             .map(|report| {
                 let cores = f64::from(report.cpus);
-                let total =
-                    usage(self.seed, report.host.as_str(), sample, cores, report.memory.0 as f64);
+                let total = usage(self.seed, report.host.as_str(), sample, cores, report.memory.0 as f64);
                 let (host, guests) = (report.host.clone(), BTreeMap::new());
                 let measured =
                     HostUsage { host: host.clone(), at, window_s: 300, measured_s: 300, total, guests };

@@ -195,7 +195,8 @@ impl Plan {
     fn spec(&self, guest: &Guest) -> anyhow::Result<GuestSpec> {
         let (network, address) = self.address(guest);
         let pool = if guest.secondary.is_some() { "mirror" } else { "local" };
-        let disk = json!({ "volume": guest.volume, "pool": pool, "size": Bytes::gib(20), "image": "debian-13" });
+        let disk =
+            json!({ "volume": guest.volume, "pool": pool, "size": Bytes::gib(20), "image": "debian-13" });
         let [_, _, _, high, middle, low] = (guest.number as u64 % (1 << 24)).to_be_bytes()[2..] else {
             unreachable!("six of eight bytes are left");
         };
@@ -210,17 +211,21 @@ impl Plan {
 
     fn assignment(&self, guest: &Guest) -> anyhow::Result<Assignment> {
         let secondary = guest.secondary.map(|index| &self.hosts[index].0);
-        record(json!({ "guest": guest.name, "guest_id": guest.id, "host": self.hosts[guest.host].0, "epoch": 1,
-            "secondary": secondary, "why": "it had the most room when the guest was made" }))
+        record(
+            json!({ "guest": guest.name, "guest_id": guest.id, "host": self.hosts[guest.host].0, "epoch": 1,
+            "secondary": secondary, "why": "it had the most room when the guest was made" }),
+        )
     }
 
     fn report(&self, guest: &Guest) -> anyhow::Result<GuestReport> {
         let (host, boot_id) = &self.hosts[guest.host];
         let state = if guest.secondary.is_some() { "mirroring" } else { "alone" };
-        record(json!({ "guest": guest.name, "guest_id": guest.id, "host": host, "boot_id": boot_id, "epoch": 1,
+        record(
+            json!({ "guest": guest.name, "guest_id": guest.id, "host": host, "boot_id": boot_id, "epoch": 1,
             "state": "running", "boot_generation": 1, "since": self.born, "accelerator": "kvm", "exit": null,
             "volumes": [{ "volume": guest.volume, "state": state }], "message": null,
-            "machine_type": "pc-q35-10.0", "cpu": "host" }))
+            "machine_type": "pc-q35-10.0", "cpu": "host" }),
+        )
     }
 
     fn in_sync(&self, guest: &Guest) -> InSync {

@@ -6,8 +6,8 @@ use daemon::State;
 use jiff::Timestamp;
 use model::{
     Assignment, ClusterView, Event, EventId, EventKind, FillHow, FillProgress, GuestPlace, GuestReport,
-    GuestState, HostName, InSync, JobId, JobKind, JobReport, JobSpec, JobState, MoveOptions, Replica, Session,
-    Severity, StepState, VolumeState,
+    GuestState, HostName, InSync, JobId, JobKind, JobReport, JobSpec, JobState, MoveOptions, Replica,
+    Session, Severity, StepState, VolumeState,
 };
 use sim::rng::Rng;
 use store::{StoreError, TxnBuilder, keys};
@@ -167,7 +167,9 @@ impl Life {
         let Some(guest) = self.any_guest() else { return Ok(()) };
         let Some(Records { mut report, .. }) = Records::of(&self.state.view(), &guest) else { return Ok(()) };
         let (state, kind, word) = match report.state {
-            GuestState::Running => (GuestState::Starting, EventKind::GuestStopped, "was restarted from within"),
+            GuestState::Running => {
+                (GuestState::Starting, EventKind::GuestStopped, "was restarted from within")
+            }
             GuestState::Preparing
             | GuestState::Starting
             | GuestState::Stopping
@@ -200,7 +202,8 @@ impl Life {
         assignment.epoch = assignment.epoch.next();
         assignment.why = format!("the balance moved it from {from}");
         (report.host, report.boot_id, report.epoch) = (to.clone(), boot_id, assignment.epoch);
-        let members = [Replica { host: to.clone(), boot_id }, Replica { host: from.clone(), boot_id: from_boot }];
+        let members =
+            [Replica { host: to.clone(), boot_id }, Replica { host: from.clone(), boot_id: from_boot }];
         let in_sync = in_sync.followed_by(assignment.epoch, members.into(), Timestamp::now());
         let message = format!("{} moved from {from} to {to} while it ran", guest.name);
         let event = self.event(EventKind::GuestMoved, format!("guest/{}", guest.name), message);
@@ -220,7 +223,8 @@ impl Life {
         let Some(mut report) = open.filter(|_| self.rng.percent(90)) else { return self.begin_job().await };
         match report.steps.iter_mut().find(|step| step.state != StepState::Done) {
             Some(step) => {
-                step.state = if step.state == StepState::Running { StepState::Done } else { StepState::Running };
+                step.state =
+                    if step.state == StepState::Running { StepState::Done } else { StepState::Running };
                 report.state = JobState::Running;
             }
             None => (report.state, report.ended_at) = (JobState::Done, Some(Timestamp::now())),
@@ -274,7 +278,8 @@ impl Life {
     /// Its guests stay where they are, and nobody knows how they are, until it comes back.
     async fn lose_or_find_a_host(&mut self) -> Result<(), StoreError> {
         if let Some((host, boot_id)) = self.lost.take().map(|index| self.plan.hosts[index].clone()) {
-            let event = self.event(EventKind::HostOnline, format!("host/{host}"), format!("{host} is online"));
+            let event =
+                self.event(EventKind::HostOnline, format!("host/{host}"), format!("{host} is online"));
             let session = Session { host, boot_id, started_at: Timestamp::now() };
             return self
                 .write(|_, txn| {

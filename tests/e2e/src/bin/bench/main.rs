@@ -1,8 +1,9 @@
 //! Measures what docs/performance.md states, on a lab of three hosts, and prints it as tables.
 //!
-//!     bench              writes, mirrored and not; the daemons at rest
+//!     bench              writes, mirrored and not; the daemons at rest; a key's echo
 //!     bench migration    moves of a running guest, beside plain QEMU
 
+mod console;
 mod migration;
 mod plain;
 mod rest;

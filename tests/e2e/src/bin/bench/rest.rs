@@ -1,4 +1,4 @@
-//! What a mirror costs a guest that writes, and what the daemons take when nothing happens.
+//! What a mirror costs a guest that writes, what the daemons take when nothing happens, and how long a key's echo takes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{LIMIT, Lab};
 use e2e::recorder::Recorder;
 use e2e::wait;
+
+use crate::console;
 
 const GUESTS: u32 = 20;
 const HOSTS: u32 = 3;
@@ -28,7 +30,17 @@ pub fn run() -> Result<()> {
     println!("| what | measured |");
     println!("| --- | --- |");
     recording(&lab)?;
-    resting(&lab)
+    resting(&lab)?;
+    typing(&lab)
+}
+
+/// How long an operator waits for the echo of a key.
+fn typing(lab: &Lab) -> Result<()> {
+    let (median, worst) = console::echo(lab, "rest1", "host1", "host2")?;
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    row("echo of a key through another host's console, median of 100 keys", &ms(median));
+    row("echo of a key through another host's console, worst", &ms(worst));
+    Ok(())
 }
 
 fn row(what: &str, value: &str) {
