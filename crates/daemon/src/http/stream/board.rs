@@ -18,9 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use api::{
-    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, StoreMemberView, Watched,
-};
+use api::{ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, Watched};
 use model::{ClusterView, GuestName, GuestPhase, HostName, HostUsage, JobId, Seed, VolumeId};
 use serde::Serialize;
 use store::{Kind, Mark};
@@ -405,17 +403,18 @@ async fn gather(backend: Shared, board: Arc<Board>, looks: Arc<watch::Sender<u64
     loop {
         let begin = Instant::now();
         changes.mark_unchanged();
-        let mut found = status(&backend).await;
+        let found = status(&backend).await;
+        board.write(|items| found.enter(items));
+        looks.send_modify(|count| *count += 1);
         if next_usage <= begin {
             next_usage = begin + GATHER_EVERY;
             let usages = backend.usages().await.into_iter();
             // What each guest uses its own page asks for.
             let of_hosts = usages.map(|(host, usage)| (host, HostUsage { guests: BTreeMap::new(), ..usage }));
             let encoded = of_hosts.filter_map(|(host, usage)| Some((String::from(host), Json::of(&usage)?)));
-            found.lists.push(("usage", encoded.collect()));
+            board.write(|items| items.replace("usage", encoded.collect()));
+            looks.send_modify(|count| *count += 1);
         }
-        board.write(|items| found.enter(items));
-        looks.send_modify(|count| *count += 1);
         let pause = STATUS_PAUSE.max(begin.elapsed() * PAUSE_PER_WORK);
         tokio::time::sleep_until(begin + pause).await;
         if let Ok(Err(_)) = tokio::time::timeout_at(next_usage.max(begin + pause), changes.changed()).await {
@@ -431,25 +430,16 @@ async fn status(backend: &Shared) -> Found {
         let cache = backend.state().read();
         (cache.snapshot(), cache.is_connected())
     };
-    let planned = planner::problems(view.clone()).await;
+    let (problems, rules) = planner::judged(view.clone()).await;
     let me = backend.me().clone();
-    let computed = tokio::task::spawn_blocking(move || compute_status(&view, &me, answers, members, planned));
+    let computed = tokio::task::spawn_blocking(move || {
+        // The revision changes with everything, and would make every status a new one.
+        let status = ClusterStatus::of(&view, &me, answers, members, problems);
+        let status = status.map(|status| ClusterStatus { revision: 0, ..status });
+        let status = status.as_ref().and_then(Json::of);
+        Found { lists: vec![("rules", list(rules))], single: vec![("cluster", "cluster".to_owned(), status)] }
+    });
     computed.await.unwrap_or_else(|_| Found { lists: Vec::new(), single: Vec::new() })
-}
-
-fn compute_status(
-    view: &ClusterView,
-    me: &HostName,
-    answers: bool,
-    members: Vec<StoreMemberView>,
-    planned: Vec<String>,
-) -> Found {
-    // The revision changes with everything, and would make every status a new one.
-    let status = ClusterStatus::of(view, me, answers, members, planned);
-    let status = status.map(|status| ClusterStatus { revision: 0, ..status });
-    let status = status.as_ref().and_then(Json::of);
-    let lists = vec![("rules", list(planner::rule_views(view)))];
-    Found { lists, single: vec![("cluster", "cluster".to_owned(), status)] }
 }
 
 #[cfg(test)]

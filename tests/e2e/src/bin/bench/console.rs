@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use api::{Client, ClientConfig, Console, ConsoleEvent};
 use e2e::lab::{LIMIT, Lab};
+use e2e::wait;
 
 const KEYS: usize = 100;
 
@@ -14,8 +15,29 @@ const BETWEEN_KEYS: Duration = Duration::from_millis(50);
 /// A console that says nothing for so long has said what it had to say.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// On a lab of its own.
+pub fn run() -> Result<()> {
+    let lab = Lab::up("bench-console", 2)?;
+    println!("| what | measured |");
+    println!("| --- | --- |");
+    lab.kennel(&["guest", "create", "typed", "--image", "tiny", "--memory", "128M", "--host", "host1"])?;
+    wait("the guest to be up", LIMIT, || {
+        Ok(lab.try_kennel(&["guest", "exec", "typed", "--", "true"])?.status.success().then_some(()))
+    })?;
+    rows(&lab, "typed", "host1", "host2")
+}
+
+/// Prints what a key takes.
+pub fn rows(lab: &Lab, guest: &str, owner: &str, through: &str) -> Result<()> {
+    let (median, worst) = echo(lab, guest, owner, through)?;
+    let what = "echo of a key through another host's console";
+    println!("| {what}, median of {KEYS} keys | {:.1} ms |", median.as_secs_f64() * 1e3);
+    println!("| {what}, worst | {:.1} ms |", worst.as_secs_f64() * 1e3);
+    Ok(())
+}
+
 /// Median and worst, of a guest that runs on `owner`, through `through`.
-pub fn echo(lab: &Lab, guest: &str, owner: &str, through: &str) -> Result<(Duration, Duration)> {
+fn echo(lab: &Lab, guest: &str, owner: &str, through: &str) -> Result<(Duration, Duration)> {
     let place = lab.guest(guest)?["host"].as_str().unwrap_or_default().to_owned();
     ensure!(
         place == owner && owner != through,

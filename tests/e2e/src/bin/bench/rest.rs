@@ -31,16 +31,7 @@ pub fn run() -> Result<()> {
     println!("| --- | --- |");
     recording(&lab)?;
     resting(&lab)?;
-    typing(&lab)
-}
-
-/// How long an operator waits for the echo of a key.
-fn typing(lab: &Lab) -> Result<()> {
-    let (median, worst) = console::echo(lab, "rest1", "host1", "host2")?;
-    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-    row("echo of a key through another host's console, median of 100 keys", &ms(median));
-    row("echo of a key through another host's console, worst", &ms(worst));
-    Ok(())
+    console::rows(&lab, "rest1", "host1", "host2")
 }
 
 fn row(what: &str, value: &str) {
