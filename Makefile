@@ -13,7 +13,7 @@ CARGO := cargo
 LABS ?= 3
 
 .PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics torture-mirror bench \
-	bench-migration bench-planner sim sim-mutants
+	bench-page bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -76,8 +76,12 @@ test-metrics: build ## A real Prometheus (installed if it is missing) on a lab o
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
 	@MINUTES=$(or $(MINUTES),10) SCHEDULES=$(or $(SCHEDULES),50) $(if $(SEED),SEED=$(SEED)) target/debug/torture-mirror
 
-bench: build ## Measure what docs/performance.md states of writes and of daemons at rest
+bench: build ## Measure what docs/performance.md states of writes, of daemons at rest, and of a console's echo
 	@target/debug/bench
+
+bench-page: build ## The page and the API before 1,000 hosts and 20,000 guests: twelve minutes (BENCH_RATE=600)
+	@$(MAKE) tests/web/node_modules/.package-lock.json
+	cd tests/web && npm run --silent bench
 
 bench-migration: build ## Moves of a running guest, beside plain QEMU: ten minutes
 	@target/debug/bench migration
@@ -90,7 +94,7 @@ SEEDS ?= 25000
 FROM ?= 0
 
 sim: setup ## Strike simulated clusters with faults: SEEDS=25000 is a million of them; FROM=0 is the first seed
-	$(CARGO) run --locked --release --package sim -- seeds --from $(FROM) --count $(SEEDS) --threads $$(nproc)
+	$(CARGO) run --locked --release --package sim --no-default-features -- seeds --from $(FROM) --count $(SEEDS) --threads $$(nproc)
 
 sim-mutants: setup ## Let the simulation find deliberate faults of the protocol: the table in docs/simulation.md
-	$(CARGO) run --locked --release --package sim -- mutants
+	$(CARGO) run --locked --release --package sim --no-default-features -- mutants

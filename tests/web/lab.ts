@@ -14,7 +14,7 @@ const NAME = process.env.KENNEL_WEB_LAB ?? "e2e-web";
 const FOLDER = join(tmpdir(), "kennel-e2e");
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 /** Where `kennel` and `kenneld` were built. */
-const BINARIES = process.env.KENNEL_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug");
+export const BINARIES = process.env.KENNEL_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug");
 export const SHOTS = process.env.KENNEL_SHOTS ?? join(root, "target", "web-shots");
 
 export function kennel(words: string[], input?: string): string {

@@ -1,6 +1,8 @@
 //! Hosts as people see them.
 
-use model::{Bytes, ClusterView, Host, HostName, HostPhase, HostReport, PowerWish, Session};
+use std::collections::BTreeMap;
+
+use model::{Assignment, Bytes, ClusterView, Host, HostName, HostPhase, HostReport, PowerWish, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,33 +26,54 @@ pub struct HostView {
 
 impl HostView {
     pub fn of(view: &ClusterView, host: &Host) -> Self {
-        let owned = || {
-            view.assignments
-                .values()
-                .filter(|a| a.host == host.name)
-                .filter_map(|a| view.guests.get(&a.guest))
-        };
+        let mine = view.assignments.values().filter(|assignment| assignment.host == host.name);
+        let mut owned = Owned::default();
+        mine.for_each(|assignment| owned.add(view, assignment));
+        Self::with(view, host, owned)
+    }
+
+    pub fn list(view: &ClusterView) -> Vec<Self> {
+        // One look at all guests, and not one for each host.
+        let mut owned: BTreeMap<&HostName, Owned> = BTreeMap::new();
+        for assignment in view.assignments.values() {
+            owned.entry(&assignment.host).or_default().add(view, assignment);
+        }
+        let of = |host: &Host| Self::with(view, host, owned.remove(&host.name).unwrap_or_default());
+        view.hosts.values().map(of).collect()
+    }
+
+    fn with(view: &ClusterView, host: &Host, owned: Owned) -> Self {
         Self {
             name: host.name.clone(),
             phase: view.host_phase(&host.name),
             is_leader: view.leader.as_ref() == Some(&host.name),
-            guests: u32::try_from(owned().count()).unwrap_or(u32::MAX),
-            memory_assigned: owned()
-                .filter(|guest| guest.power == PowerWish::Running)
-                .map(|guest| guest.memory)
-                .sum(),
+            guests: owned.guests,
+            memory_assigned: owned.memory,
             host: host.clone(),
             session: view.sessions.get(&host.name).cloned(),
             report: view.host_reports.get(&host.name).cloned(),
         }
     }
 
-    pub fn list(view: &ClusterView) -> Vec<Self> {
-        view.hosts.values().map(|host| Self::of(view, host)).collect()
-    }
-
     pub fn find(view: &ClusterView, name: &HostName) -> Option<Self> {
         view.hosts.get(name).map(|host| Self::of(view, host))
+    }
+}
+
+/// What a host owns.
+#[derive(Default)]
+struct Owned {
+    guests: u32,
+    memory: Bytes,
+}
+
+impl Owned {
+    fn add(&mut self, view: &ClusterView, assignment: &Assignment) {
+        let Some(guest) = view.guests.get(&assignment.guest) else { return };
+        self.guests = self.guests.saturating_add(1);
+        if guest.power == PowerWish::Running {
+            self.memory = [self.memory, guest.memory].into_iter().sum();
+        }
     }
 }
 

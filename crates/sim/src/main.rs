@@ -1,4 +1,8 @@
-//! The simulation's command: many seeds, one seed with its log, a schedule from a file, the mutants.
+//! The simulation's command: many seeds, one seed with its log, a schedule from a file, the mutants; and a made-up
+//! cluster behind the real API.
+
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +69,8 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
     },
+    #[cfg(feature = "serve")]
+    Serve(serve::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -77,6 +83,8 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         What::Shrink { seed, mutant } => Ok(print_shrunk(seed, mutant)),
         What::Mutants { seeds } => Ok(mutants(seeds)),
+        #[cfg(feature = "serve")]
+        What::Serve(options) => serve::run(&options).map(|()| ExitCode::SUCCESS),
     }
 }
 

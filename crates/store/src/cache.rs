@@ -15,8 +15,11 @@
 //! change arrives while somebody still holds a snapshot is the view copied, once for that snapshot: 50 to
 //! 100 ms at 10,000 guests (`tests/scale.rs` measures it). So hold a snapshot for one request or one decision, not for the
 //! life of a connection. One change without a snapshot held costs a look-up in an ordered map.
+//!
+//! Whoever computes much from the view asks [`Cache::changed_since`] which keys changed, and computes only what hangs
+//! on those.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use model::{ClusterView, Schema};
@@ -25,14 +28,51 @@ use crate::codec::{self, DecodeError, EncodeError, Leader, Record, StoredToken, 
 use crate::keys::Kind;
 use crate::{Change, Compare, Entry, FeedEvent, LeaseId, Listing, Txn, Write};
 
+/// How many changed keys are remembered: some seconds' worth when very much happens.
+const TRAIL_KEYS_MAX: usize = 20_000;
+
 /// What a watch of [`PREFIX`](crate::PREFIX) has told so far.
 #[derive(Debug, Default)]
 pub struct Cache {
     view: Arc<ClusterView>,
     schema: Option<Schema>,
     known: HashMap<String, Known>,
+    trail: Trail,
     ready: bool,
     connected: bool,
+}
+
+/// The keys that were written or deleted last.
+#[derive(Debug, Default)]
+struct Trail {
+    /// The newest at the end.
+    keys: VecDeque<String>,
+    /// How many are forgotten.
+    forgotten: u64,
+}
+
+/// A place in the course of a cache's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+impl Trail {
+    fn push(&mut self, key: String) {
+        self.keys.push_back(key);
+        if self.keys.len() > TRAIL_KEYS_MAX {
+            self.keys.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.forgotten + self.keys.len() as u64
+    }
+
+    /// Whoever has a mark from before must look at everything.
+    fn forget_all(&mut self) {
+        self.forgotten = self.end() + 1;
+        self.keys.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +105,7 @@ impl Cache {
                     return;
                 }
                 for change in changes {
+                    self.trail.push(change.key().to_owned());
                     match change {
                         Change::Put(entry) => self.put(entry),
                         Change::Delete { key } => self.delete(&key),
@@ -95,6 +136,18 @@ impl Cache {
     /// Whether the store answered last; if not, the view may be old.
     pub fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Where the changes are now, for [`Cache::changed_since`].
+    pub fn mark(&self) -> Mark {
+        Mark(self.trail.end())
+    }
+
+    /// The keys that were written or deleted since a mark of this cache. `None`: anything may have changed, because
+    /// the store was listed anew or too much was changed.
+    pub fn changed_since(&self, mark: Mark) -> Option<BTreeSet<&str>> {
+        let skip = usize::try_from(mark.0.checked_sub(self.trail.forgotten)?).ok()?;
+        Some(self.trail.keys.iter().skip(skip).map(String::as_str).collect())
     }
 
     /// The store's revision that the view shows.
@@ -130,6 +183,7 @@ impl Cache {
         for entry in listing.entries {
             self.put(entry);
         }
+        self.trail.forget_all();
         self.ready = true;
         self.connected = true;
     }
@@ -440,6 +494,32 @@ mod tests {
         cache.apply(FeedEvent::Changes { changes, revision: 12 });
         assert!(cache.view().in_sync.is_empty());
         assert_eq!((cache.revision(), cache.revision_of(&record.key())), (12, 0));
+    }
+
+    #[test]
+    fn what_changed_since_a_mark_is_known_until_the_store_is_listed_anew() {
+        let value = codec::encode(&set("host1"), &UnknownFields::default()).expect("encode");
+        let key = set("host1").key();
+        let mut cache = cache_of(Vec::new());
+        let mark = cache.mark();
+        assert_eq!(cache.changed_since(mark), Some([].into()));
+        cache.apply(FeedEvent::Changes {
+            changes: vec![
+                Change::Put(entry(&key, &value, 11)),
+                Change::Delete { key: "/kennel/x".to_owned() },
+            ],
+            revision: 11,
+        });
+        assert_eq!(cache.changed_since(mark), Some([key.as_str(), "/kennel/x"].into()));
+        assert_eq!(cache.changed_since(cache.mark()), Some([].into()));
+        let before = cache.mark();
+        cache.apply(FeedEvent::Reset(Listing { entries: Vec::new(), revision: 12 }));
+        assert_eq!((cache.changed_since(mark), cache.changed_since(before)), (None, None));
+        assert_eq!(cache.changed_since(cache.mark()), Some([].into()));
+        let many = |n: usize| Change::Delete { key: format!("/kennel/x{n}") };
+        let mark = cache.mark();
+        cache.apply(FeedEvent::Changes { changes: (0..=TRAIL_KEYS_MAX).map(many).collect(), revision: 13 });
+        assert_eq!(cache.changed_since(mark), None, "too much to remember");
     }
 
     #[test]

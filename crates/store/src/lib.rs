@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-pub use cache::{Cache, TxnBuilder, TxnError};
+pub use cache::{Cache, Mark, TxnBuilder, TxnError};
 pub use codec::{DecodeError, EncodeError, Leader, Record, Secret, StoredToken, UnknownFields};
 pub use etcd::{EtcdStore, JoinTicket, Member, MemberHealth, PkiFiles, Promotion, TlsPem};
 pub use keys::Kind;

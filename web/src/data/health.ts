@@ -1,7 +1,7 @@
 // The cluster's health: one colour, one sentence, and what needs a person.
 
 import { computed } from "@preact/signals";
-import { guests, hosts, link, status, store } from "./store";
+import { hosts, link, status, store, tally } from "./store";
 import { capital, count } from "./words";
 
 export type Tone = "good" | "warning" | "bad" | "unknown";
@@ -46,8 +46,7 @@ export const health = computed<Health>(() => {
   const cluster = status.value;
   if (!cluster) return { tone: "unknown", sentence: "Asking…", reason: "" };
   const lost = hosts.value.filter((host) => host.phase === "lost").map((host) => host.name);
-  const running = guests.value.filter((guest) => guest.phase === "running").length;
-  const wanted = guests.value.filter((guest) => guest.spec.power === "running").length;
+  const { running, wanted } = tally.value;
   const down = wanted - running;
   const bad = problems.value.find((problem) => problem.tone === "bad");
   const first = bad ?? problems.value[0];

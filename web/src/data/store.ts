@@ -1,6 +1,7 @@
 // What the page knows of the cluster: exactly what the stream said last, and whether that is still current.
 
 import { computed, signal } from "@preact/signals";
+import { inOrder } from "./order";
 import type {
   ClusterStatus,
   EventView,
@@ -49,11 +50,38 @@ export const store = {
 
 export const status = computed(() => store.cluster.value.get("cluster"));
 
-export const byName = <T extends { name: string }>(a: T, b: T): number =>
-  a.name.localeCompare(b.name, undefined, { numeric: true });
+export const byName = <T extends { name: string }>(a: T, b: T): number => inOrder(a.name, b.name);
 
 export const hosts = computed(() => [...store.hosts.value.values()].sort(byName));
 export const guests = computed(() => [...store.guests.value.values()]);
+
+/** False while the guests are still coming in, which are many in a large cluster. */
+export const isWhole = signal(true);
+
+/** How many guests there are, run, and should run. Until all have come in, what the cluster's status says. */
+export const tally = computed(() => {
+  if (!isWhole.value) {
+    const phases = status.value?.guests ?? {};
+    const total = Object.values(phases).reduce((sum, count) => sum + count, 0);
+    return { total, running: phases.running ?? 0, wanted: total - (phases.stopped ?? 0) };
+  }
+  let [running, wanted] = [0, 0];
+  for (const guest of store.guests.value.values()) {
+    if (guest.phase === "running") running += 1;
+    if (guest.spec.power === "running") wanted += 1;
+  }
+  return { total: store.guests.value.size, running, wanted };
+});
+
+/** How many second copies each host holds. */
+export const copiesOn = computed(() => {
+  const copies = new Map<string, number>();
+  for (const { secondary } of store.guests.value.values()) {
+    if (secondary !== null) copies.set(secondary, (copies.get(secondary) ?? 0) + 1);
+  }
+  return copies;
+});
+
 /** The newest first; ids grow with time. */
 export const events = computed(() => [...store.events.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
 export const jobs = computed(() => [...store.jobs.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
@@ -75,6 +103,8 @@ export const session = signal<SessionView | null | undefined>(undefined);
 export interface Message {
   items: { [K in keyof Kinds]?: Record<string, Kinds[K]> };
   gone?: { [K in keyof Kinds]?: string[] };
+  /** More of what there was at first is still to come. */
+  more?: boolean;
 }
 
 function applyKind<K extends keyof Kinds>(kind: K, message: Message, fresh: boolean): void {
@@ -91,4 +121,5 @@ function applyKind<K extends keyof Kinds>(kind: K, message: Message, fresh: bool
 /** Takes a message in, all of it at once. A snapshot replaces everything that was known. */
 export function apply(message: Message, isSnapshot: boolean): void {
   for (const kind of Object.keys(store) as (keyof Kinds)[]) applyKind(kind, message, isSnapshot);
+  isWhole.value = message.more !== true;
 }

@@ -303,6 +303,8 @@ export interface ClusterStatus {
   leader: string | null;
   hosts_online: number;
   hosts_total: number;
+  /** How many guests are in each phase. */
+  guests: Partial<Record<GuestPhase, number>>;
   store_answers: boolean;
   store_members: { host: string; healthy: boolean; is_leader: boolean; message: string | null }[];
   jobs_running: number;

@@ -2,7 +2,9 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { orderKey } from "../data/order";
 import { Empty } from "./basic";
+import { useCalm } from "./calm";
 
 export interface Column<T> {
   head: string;
@@ -31,11 +33,12 @@ const MARGIN = 8;
 /** Shorter tables are shown whole, and as high as they are. */
 const WHOLE_MAX = 40;
 
-const compare = (a: string | number, b: string | number): number =>
-  typeof a === "number" && typeof b === "number" ? a - b : COLLATOR.compare(String(a), String(b));
-const COLLATOR = new Intl.Collator(undefined, { numeric: true });
+type Key = string | number;
+const compare = (a: Key, b: Key): number => (a < b ? -1 : a > b ? 1 : 0);
+const keyOf = (key: Key): Key => (typeof key === "number" ? key : orderKey(key));
 
-export function Table<T>({ label, items, columns, id, text, nothing, sortedBy }: Props<T>) {
+export function Table<T>({ label, items: all, columns, id, text, nothing, sortedBy }: Props<T>) {
+  const items = useCalm(all);
   const [filter, setFilter] = useState("");
   const [sort, setSort] = useState({ head: sortedBy ?? columns[0]?.head, down: false });
   const shown = useMemo(() => {
@@ -43,8 +46,8 @@ export function Table<T>({ label, items, columns, id, text, nothing, sortedBy }:
     const found = words.length === 0 ? [...items] : items.filter((item) => matches(text(item), words));
     const by = columns.find((column) => column.head === sort.head)?.by;
     if (!by) return found;
-    const keyed = found.map((item) => ({ item, key: by(item) }));
-    keyed.sort((a, b) => compare(a.key, b.key) || compare(id(a.item), id(b.item)));
+    const keyed = found.map((item) => ({ item, key: keyOf(by(item)), id: orderKey(id(item)) }));
+    keyed.sort((a, b) => compare(a.key, b.key) || compare(a.id, b.id));
     if (sort.down) keyed.reverse();
     return keyed.map(({ item }) => item);
   }, [items, filter, sort]);

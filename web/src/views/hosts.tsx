@@ -1,6 +1,6 @@
 // All hosts, with what is given of each and what it does with it.
 
-import { hosts, store } from "../data/store";
+import { copiesOn, hosts, store } from "../data/store";
 import type { HostView } from "../data/types";
 import { cores, percent, size } from "../data/words";
 import { Bar, Head, HostLink, State } from "../parts/basic";
@@ -8,8 +8,7 @@ import { type Column, Table } from "../parts/table";
 
 const usageOf = (host: HostView) => (host.phase === "online" ? store.usage.value.get(host.name)?.total : undefined);
 
-export const replicasOn = (name: string): number =>
-  [...store.guests.value.values()].filter((guest) => guest.secondary === name).length;
+export const replicasOn = (name: string): number => copiesOn.value.get(name) ?? 0;
 
 const COLUMNS: Column<HostView>[] = [
   { head: "Name", cell: (host) => <HostLink name={host.name} />, by: (host) => host.name },

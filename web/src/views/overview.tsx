@@ -1,7 +1,7 @@
 // Is all well? If not: what, and what needs a person.
 
 import { health, problems, sentence } from "../data/health";
-import { events, hosts, isLive, runningJobs, store } from "../data/store";
+import { events, hosts, isLive, runningJobs, store, tally } from "../data/store";
 import type { HostView } from "../data/types";
 import { cores, count, percent, size } from "../data/words";
 import { Bar, Card, Dot, Empty, State } from "../parts/basic";
@@ -63,8 +63,7 @@ export function OverviewView() {
 }
 
 function Counts() {
-  const guests = [...store.guests.value.values()];
-  const running = guests.filter((guest) => guest.phase === "running").length;
+  const { running, total } = tally.value;
   return (
     <dl class="counts">
       <div>
@@ -78,7 +77,7 @@ function Counts() {
         <dt>guests run</dt>
         <dd>
           {running}
-          <small> / {guests.length}</small>
+          <small> / {total}</small>
         </dd>
       </div>
     </dl>

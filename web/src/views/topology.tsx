@@ -1,11 +1,13 @@
 // Zones, hosts and guests as a picture. A guest that changes its host is seen to travel; so is a failover.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { hosts, store } from "../data/store";
+import { inOrder } from "../data/order";
+import { byName, hosts, isWhole, store } from "../data/store";
 import type { GuestView, HostView } from "../data/types";
 import { count } from "../data/words";
 import { COLOURS, Head, State } from "../parts/basic";
 import { go } from "../route";
+import { ManyHead, ManyView } from "./topology-many";
 
 const HOST_WIDTH_MIN = 232;
 const HOST_WIDTH_MAX = 340;
@@ -16,8 +18,9 @@ const HOST_HEAD = 50;
 const CELL_HEIGHT = 36;
 const PER_ROW = 3;
 const ROWS_MIN = 2;
-/** More guests than that are shown as a number. */
+/** With more of them each host is a tile. */
 const GUESTS_MAX = 400;
+const HOSTS_MAX = 60;
 
 interface Spot {
   x: number;
@@ -62,7 +65,7 @@ function lay(all: HostView[], guests: GuestView[], width: number): Layout {
     secondaries: new Map(),
   };
   let [x, y, rowHeight] = [0, 0, 0];
-  for (const [zone, members] of [...zones].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }))) {
+  for (const [zone, members] of [...zones].sort(([a], [b]) => inOrder(a, b))) {
     const perRow = Math.max(1, Math.min(members.length, Math.floor((width - 2 * ZONE_PAD + GAP) / (hostWidth + GAP))));
     const zoneWidth = perRow * (hostWidth + GAP) - GAP + 2 * ZONE_PAD;
     if (x > 0 && x + zoneWidth > width) [x, y, rowHeight] = [0, y + rowHeight + GAP, 0];
@@ -108,7 +111,7 @@ function on(guests: GuestView[], host: HostView): [GuestView, "primary" | "secon
 export function TopologyView() {
   const box = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(960);
-  const [chosen, setChosen] = useState<string | null>(null);
+  const many = store.guests.value.size > GUESTS_MAX || !isWhole.value || hosts.value.length > HOSTS_MAX;
   useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
@@ -116,63 +119,66 @@ export function TopologyView() {
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
-  const all = [...store.guests.value.values()].sort((a, b) =>
-    a.name.localeCompare(b.name, undefined, { numeric: true }),
-  );
-  const guests = all.slice(0, GUESTS_MAX);
-  const homeless = guests.filter((guest) => !guest.host);
-  const layout = lay(hosts.value, guests, Math.max(width, HOST_WIDTH_MIN + 2 * ZONE_PAD));
+  const room = Math.max(width, HOST_WIDTH_MIN + 2 * ZONE_PAD);
   return (
     <>
-      <Head title="Topology" note={<Legend />} />
+      {many ? <ManyHead /> : <Head title="Topology" note={<Legend />} />}
       <div class="topology" ref={box}>
-        <svg
-          viewBox={`0 0 ${layout.width} ${layout.height}`}
-          width={layout.width}
-          height={layout.height}
-          role="group"
-          aria-label="Zones, hosts and guests"
-        >
-          {layout.zones.map((zone) => (
-            <g key={zone.name} class="zone">
-              <rect x={zone.x} y={zone.y} width={zone.width} height={zone.height} rx="14" />
-              <text x={zone.x + ZONE_PAD} y={zone.y + 23}>
-                {zone.name}
-              </text>
-            </g>
-          ))}
-          {layout.hosts.map(({ host, x, y, height }) => (
-            <HostBox key={host.name} host={host} x={x} y={y} width={layout.hostWidth} height={height} />
-          ))}
-          {guests.map((guest) => (
-            <Link key={`link ${guest.name}`} guest={guest} layout={layout} chosen={chosen === guest.name} />
-          ))}
-          {guests.map((guest) => (
-            <Copy
-              key={`copy ${guest.name}`}
-              guest={guest}
-              at={layout.secondaries.get(guest.name)}
-              chosen={chosen === guest.name}
-              cell={layout.cell}
-            />
-          ))}
-          {guests.map((guest) => (
-            <Pet
-              key={guest.name}
-              guest={guest}
-              at={layout.primaries.get(guest.name)}
-              cell={layout.cell}
-              onChoose={setChosen}
-            />
-          ))}
-        </svg>
+        {many ? <ManyView width={room} /> : <FewView width={room} />}
       </div>
+    </>
+  );
+}
+
+/** Each guest by itself. */
+function FewView({ width }: { width: number }) {
+  const [chosen, setChosen] = useState<string | null>(null);
+  const guests = [...store.guests.value.values()].sort(byName);
+  const homeless = guests.filter((guest) => !guest.host);
+  const layout = lay(hosts.value, guests, width);
+  return (
+    <>
+      <svg
+        viewBox={`0 0 ${layout.width} ${layout.height}`}
+        width={layout.width}
+        height={layout.height}
+        role="group"
+        aria-label="Zones, hosts and guests"
+      >
+        {layout.zones.map((zone) => (
+          <g key={zone.name} class="zone">
+            <rect x={zone.x} y={zone.y} width={zone.width} height={zone.height} rx="14" />
+            <text x={zone.x + ZONE_PAD} y={zone.y + 23}>
+              {zone.name}
+            </text>
+          </g>
+        ))}
+        {layout.hosts.map(({ host, x, y, height }) => (
+          <HostBox key={host.name} host={host} x={x} y={y} width={layout.hostWidth} height={height} />
+        ))}
+        {guests.map((guest) => (
+          <Link key={`link ${guest.name}`} guest={guest} layout={layout} chosen={chosen === guest.name} />
+        ))}
+        {guests.map((guest) => (
+          <Copy
+            key={`copy ${guest.name}`}
+            guest={guest}
+            at={layout.secondaries.get(guest.name)}
+            chosen={chosen === guest.name}
+            cell={layout.cell}
+          />
+        ))}
+        {guests.map((guest) => (
+          <Pet
+            key={guest.name}
+            guest={guest}
+            at={layout.primaries.get(guest.name)}
+            cell={layout.cell}
+            onChoose={setChosen}
+          />
+        ))}
+      </svg>
       {homeless.length > 0 && <p class="message">Without a host: {homeless.map((guest) => guest.name).join(", ")}.</p>}
-      {all.length > guests.length && (
-        <p class="note">
-          {count(all.length - guests.length, "more guest")} are not drawn; the list of guests has them all.
-        </p>
-      )}
     </>
   );
 }

@@ -27,7 +27,7 @@ fn view(backend: &Shared) -> std::sync::Arc<ClusterView> {
 }
 
 pub async fn hosts(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, HostView::list)
+    watch::list(&backend, query.watch, HostView::list).await
 }
 
 pub async fn host(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<HostView>> {
@@ -36,7 +36,7 @@ pub async fn host(State(backend): State<Shared>, Path(name): Path<String>) -> An
 }
 
 pub async fn guests(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, GuestView::list)
+    watch::list(&backend, query.watch, GuestView::list).await
 }
 
 pub async fn guest(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<GuestView>> {
@@ -45,7 +45,7 @@ pub async fn guest(State(backend): State<Shared>, Path(name): Path<String>) -> A
 }
 
 pub async fn volumes(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, VolumeView::list)
+    watch::list(&backend, query.watch, VolumeView::list).await
 }
 
 pub async fn volume(State(backend): State<Shared>, Path(id): Path<String>) -> Answer<Json<VolumeView>> {
@@ -59,7 +59,7 @@ pub async fn volume(State(backend): State<Shared>, Path(id): Path<String>) -> An
 }
 
 pub async fn networks(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, NetworkView::list)
+    watch::list(&backend, query.watch, NetworkView::list).await
 }
 
 pub async fn network(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<NetworkView>> {
@@ -68,7 +68,7 @@ pub async fn network(State(backend): State<Shared>, Path(name): Path<String>) ->
 }
 
 pub async fn images(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, ImageView::list)
+    watch::list(&backend, query.watch, ImageView::list).await
 }
 
 pub async fn image(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<ImageView>> {
@@ -77,7 +77,7 @@ pub async fn image(State(backend): State<Shared>, Path(name): Path<String>) -> A
 }
 
 pub async fn jobs(State(backend): State<Shared>, Query(query): Watchable) -> Response {
-    watch::list(&backend, query.watch, JobView::list)
+    watch::list(&backend, query.watch, JobView::list).await
 }
 
 pub async fn job(State(backend): State<Shared>, Path(id): Path<String>) -> Answer<Json<JobView>> {
@@ -87,4 +87,5 @@ pub async fn job(State(backend): State<Shared>, Path(id): Path<String>) -> Answe
 
 pub async fn events(State(backend): State<Shared>, Query(query): Query<EventQuery>) -> Response {
     watch::list(&backend, query.watch, move |view: &ClusterView| -> Vec<EventView> { query.select(view) })
+        .await
 }

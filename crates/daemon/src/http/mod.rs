@@ -109,6 +109,7 @@ pub fn router(backend: Shared) -> Router {
         .method_not_allowed_fallback(answer::no_such_method)
         .layer(Extension(Arc::new(sign_in::Guard::new())))
         .layer(Extension(Arc::new(inside::Consoles::default())))
+        .layer(Extension(Arc::new(stream::board::Hub::default())))
         .with_state(backend)
 }
 

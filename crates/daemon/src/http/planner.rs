@@ -20,7 +20,7 @@ use plan::order::StartOrder;
 use super::Shared;
 use super::answer::{Answer, Refused};
 
-pub use admission::{admit_new, admit_start, may_be_emptied, problems};
+pub use admission::{admit_new, admit_start, judged, may_be_emptied, problems};
 pub use answers::{add_host, apply_balance, balance, capacity, dump, healing, host_loss, reboot, why};
 pub use moves::destination;
 pub use rules::rule_views;

@@ -25,7 +25,7 @@ const PATH_LENGTH_MAX: usize = 1024;
 const NAMES_MAX: usize = 8;
 
 pub async fn list(State(backend): State<Shared>, Query(query): Query<ListQuery>) -> Response {
-    watch::list(&backend, query.watch, PoolView::list)
+    watch::list(&backend, query.watch, PoolView::list).await
 }
 
 pub async fn show(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<PoolView>> {

@@ -19,7 +19,7 @@ use super::{Shared, checks, commit, planner, watch};
 const RULES_MAX: usize = 1000;
 
 pub async fn list(State(backend): State<Shared>, Query(query): Query<ListQuery>) -> Response {
-    watch::list(&backend, query.watch, planner::rule_views)
+    watch::list(&backend, query.watch, planner::rule_views).await
 }
 
 pub async fn show(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<RuleView>> {

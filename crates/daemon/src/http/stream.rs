@@ -1,96 +1,64 @@
 //! One stream of everything, for the web page.
 //!
-//! The page holds one connection and shows what it says. The first message is all there is; each later one is what
-//! changed since, over all kinds together, so that a guest never stands on a host that the page has not heard of:
+//! The page holds one connection and shows what it says. The first message is all there is, but of the guests only the
+//! first thousand; the others follow in parts, so that the page draws something before it has read megabytes. Each
+//! later one is what changed since, over all kinds together, so that a guest never stands on a host that the page has
+//! not heard of:
 //!
 //! ```text
-//!   snapshot  { "items": { "guests": { "web1": {…}, … }, "hosts": {…}, … } }
+//!   snapshot  { "items": { "guests": { "web1": {…}, … }, "hosts": {…}, … }, "more": true }
+//!   changes   { "items": { "guests": { "web1001": {…}, … } } }
 //!   changes   { "items": { "guests": { "web1": {…} } }, "gone": { "jobs": ["01a1…"] } }
 //!   heartbeat {}
 //!   signed-out {}          the session is over; the stream ends
 //! ```
 //!
-//! As in [`watch`](super::watch), lists are computed anew and compared. What takes other hosts' answers (the
-//! cluster's status, what is measured) is gathered beside that, at its own pace.
+//! What is told is computed once for all streams ([`board`]); a stream only remembers up to where it has told it.
 
-use std::collections::{BTreeMap, VecDeque};
+pub mod board;
+mod items;
+
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{
-    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched,
-};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use jiff::Timestamp;
-use model::{ClusterView, JobId};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use model::ClusterView;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::Shared;
 use super::auth::Session;
-use super::{Shared, planner, sign_in};
-
-/// Between two looks at the lists, at least.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-
-/// A stream may spend this part of its time on computing: one in so many.
-const PAUSE_PER_WORK: u32 = 10;
+use board::{Board, Hub};
 
 /// The page takes silence of twice this long for the death of the host.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How often the hosts are asked for what they measured, and the store's members for how they are.
-const GATHER_EVERY: Duration = Duration::from_secs(5);
+/// The kind of which there may be very many, and how many of them one message tells at most.
+const LONG: &str = "guests";
+const PART: usize = 1000;
 
-/// Between two looks at the status when things change.
-const STATUS_PAUSE: Duration = Duration::from_millis(500);
-
-/// The newest events; older ones are asked for.
-const EVENTS_MAX: usize = 300;
-
-/// The newest jobs that ended; all that run are told.
-const ENDED_JOBS_MAX: usize = 200;
-
-/// As JSON already.
-#[derive(Debug, Clone)]
-struct Item(Arc<RawValue>);
-
-impl Item {
-    fn get(&self) -> &str {
-        self.0.get()
-    }
-}
-
-impl Serialize for Item {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-/// The items of one kind by their ids.
-type Items = BTreeMap<String, Item>;
-type Kinds = BTreeMap<&'static str, Items>;
-
-pub async fn everything(State(backend): State<Shared>, session: Option<Extension<Session>>) -> Response {
-    let (sender, gathered) = watch::channel(Kinds::new());
-    let gatherer = tokio::spawn(gather(backend.clone(), sender)).abort_handle();
+pub async fn everything(
+    State(backend): State<Shared>,
+    Extension(hub): Extension<Arc<Hub>>,
+    session: Option<Extension<Session>>,
+) -> Response {
+    let (board, looks) = hub.board(&backend);
     let stream = Stream {
-        changes: backend.state().changes(),
         backend,
+        board,
+        looks,
         session: session.map(|Extension(session)| session),
-        gathered,
-        gatherer,
         told: None,
+        part: None,
         ready: VecDeque::new(),
-        next_look: Instant::now(),
-        next_heartbeat: Instant::now(),
+        next_heartbeat: Instant::now() + HEARTBEAT,
         over: false,
     };
     let events = stream::unfold(stream, |mut stream| async move {
@@ -102,22 +70,16 @@ pub async fn everything(State(backend): State<Shared>, session: Option<Extension
 
 struct Stream {
     backend: Shared,
-    changes: watch::Receiver<u64>,
+    board: Arc<Board>,
+    looks: watch::Receiver<u64>,
     session: Option<Session>,
-    gathered: watch::Receiver<Kinds>,
-    gatherer: AbortHandle,
-    /// What the page knows.
-    told: Option<Kinds>,
+    /// Up to which change the page knows everything; `None`: it knows nothing yet.
+    told: Option<u64>,
+    /// The id after which the next part of what there was at first begins.
+    part: Option<String>,
     ready: VecDeque<Event>,
-    next_look: Instant,
     next_heartbeat: Instant,
     over: bool,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.gatherer.abort();
-    }
 }
 
 impl Stream {
@@ -131,46 +93,60 @@ impl Stream {
             if self.over {
                 return None;
             }
-            if self.told.is_some() {
-                let woken = tokio::select! {
-                    changed = self.changes.changed() => changed.is_ok(),
-                    Ok(()) = self.gathered.changed() => true,
+            if let Some(after) = self.part.take() {
+                self.tell_part(&after);
+                continue;
+            }
+            // A board that is begun has nothing to tell before its first look.
+            if self.told.is_some() || *self.looks.borrow() == 0 {
+                tokio::select! {
+                    looked = self.looks.changed() => looked.ok()?,
                     () = tokio::time::sleep_until(self.next_heartbeat) => {
                         self.ready.push_back(Event::default().event("heartbeat").data("{}"));
-                        true
                     }
-                };
-                if !woken {
-                    return None;
                 }
-                tokio::time::sleep_until(self.next_look).await;
             }
-            self.look().await;
+            self.look();
         }
     }
 
-    async fn look(&mut self) {
-        let begin = Instant::now();
-        self.changes.mark_unchanged();
-        let view = self.backend.state().view();
-        if !self.session.as_ref().is_none_or(|session| still_good(&view, session)) {
+    fn look(&mut self) {
+        let good = self.session.as_ref().is_none_or(|session| {
+            let cache = self.backend.state().read();
+            still_good(cache.view(), session)
+        });
+        if !good {
             self.ready.push_back(Event::default().event("signed-out").data("{}"));
             self.over = true;
             return;
         }
-        let gathered = self.gathered.borrow_and_update().clone();
-        let mut kinds = tokio::task::spawn_blocking(move || lists(&view)).await.unwrap_or_default();
-        kinds.extend(gathered);
-        let message = match &self.told {
-            None => Some(("snapshot", Message { items: kinds.clone(), gone: BTreeMap::new() })),
-            Some(told) => difference(told, &kinds).map(|message| ("changes", message)),
-        };
-        if let Some((name, message)) = message {
-            let text = serde_json::to_string(&message).unwrap_or_default();
-            self.ready.push_back(Event::default().event(name).data(text));
+        if *self.looks.borrow_and_update() == 0 {
+            return;
         }
-        self.told = Some(kinds);
-        self.next_look = begin + PAUSE_MIN.max(begin.elapsed() * PAUSE_PER_WORK);
+        match self.told.and_then(|told| Some((told, self.board.since(told)?))) {
+            Some((told, (_, now))) if told == now => {}
+            Some((_, (text, now))) => {
+                self.ready.push_back(Event::default().event("changes").data(text));
+                self.told = Some(now);
+            }
+            None => self.tell_everything(),
+        }
+    }
+
+    fn tell_everything(&mut self) {
+        let items = self.board.read();
+        let (message, last) = items.everything(LONG, PART);
+        self.ready.push_back(Event::default().event("snapshot").data(message.text()));
+        // What changes while the parts are told is told after them.
+        self.told = Some(items.now());
+        self.part = last;
+    }
+
+    fn tell_part(&mut self, after: &str) {
+        let items = self.board.read();
+        let (message, last) = items.part(LONG, Some(after), PART);
+        self.ready.push_back(Event::default().event("changes").data(message.text()));
+        self.part = last;
     }
 }
 
@@ -178,115 +154,4 @@ impl Stream {
 fn still_good(view: &ClusterView, session: &Session) -> bool {
     let fresh = session.expires_at.is_none_or(|end| Timestamp::now() < end);
     fresh && view.tokens.contains_key(&session.sha256)
-}
-
-#[derive(Serialize)]
-struct Message {
-    items: Kinds,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    gone: BTreeMap<&'static str, Vec<String>>,
-}
-
-/// `None`: nothing changed.
-fn difference(told: &Kinds, now: &Kinds) -> Option<Message> {
-    let nothing = Items::new();
-    let mut message = Message { items: Kinds::new(), gone: BTreeMap::new() };
-    for (kind, items) in now {
-        let before = told.get(kind).unwrap_or(&nothing);
-        let same = |id: &String, item: &Item| before.get(id).is_some_and(|old| old.get() == item.get());
-        let changed: Items = items
-            .iter()
-            .filter(|(id, item)| !same(id, item))
-            .map(|(id, item)| (id.clone(), item.clone()))
-            .collect();
-        let gone: Vec<String> = before.keys().filter(|id| !items.contains_key(*id)).cloned().collect();
-        if !changed.is_empty() {
-            message.items.insert(kind, changed);
-        }
-        if !gone.is_empty() {
-            message.gone.insert(kind, gone);
-        }
-    }
-    (!message.items.is_empty() || !message.gone.is_empty()).then_some(message)
-}
-
-fn lists(view: &ClusterView) -> Kinds {
-    let newest = EventQuery { limit: Some(EVENTS_MAX), ..EventQuery::default() };
-    BTreeMap::from([
-        ("hosts", items(HostView::list(view))),
-        ("guests", items(GuestView::list(view))),
-        ("images", items(ImageView::list(view))),
-        ("networks", items(NetworkView::list(view))),
-        ("rules", items(planner::rule_views(view))),
-        ("pools", items(PoolView::list(view))),
-        ("jobs", items(jobs(view))),
-        ("events", items(newest.select(view))),
-        ("users", items(sign_in::users::views(view))),
-    ])
-}
-
-/// All that run, and the newest that ended. Ids grow with time.
-fn jobs(view: &ClusterView) -> Vec<JobView> {
-    let ended = |id: &JobId| view.job_reports.get(id).is_some_and(|report| report.state.is_terminal());
-    let mut room = ENDED_JOBS_MAX;
-    let newest_first = view.jobs.values().rev().filter(|job| {
-        let keep = !ended(&job.id) || room > 0;
-        room = room.saturating_sub(usize::from(ended(&job.id)));
-        keep
-    });
-    newest_first.map(|job| JobView::of(view, job)).collect()
-}
-
-fn items<T: Serialize + Watched>(views: Vec<T>) -> Items {
-    views.iter().filter_map(|view| Some((view.watch_id(), raw(view)?))).collect()
-}
-
-fn raw(value: &impl Serialize) -> Option<Item> {
-    serde_json::value::to_raw_value(value).ok().map(|value| Item(Arc::from(value)))
-}
-
-/// The cluster's status soon after each change, and what the hosts measured every few seconds.
-async fn gather(backend: Shared, sender: watch::Sender<Kinds>) {
-    let mut changes = backend.state().changes();
-    let mut next_usage = Instant::now();
-    loop {
-        let begin = Instant::now();
-        changes.mark_unchanged();
-        let status = status(&backend).await.as_ref().and_then(raw);
-        let usage = if next_usage <= begin {
-            next_usage = begin + GATHER_EVERY;
-            Some(backend.usages().await)
-        } else {
-            None
-        };
-        sender.send_if_modified(|kinds| {
-            let before = kinds.get("cluster").and_then(|items| items.get("cluster")).map(|item| item.get());
-            let changed = before != status.as_ref().map(|status| status.get());
-            kinds
-                .insert("cluster", status.map(|status| ("cluster".to_owned(), status)).into_iter().collect());
-            let measured = usage.is_some();
-            if let Some(usage) = usage {
-                let encoded = |(host, usage)| Some((String::from(host), raw(&usage)?));
-                kinds.insert("usage", usage.into_iter().filter_map(encoded).collect());
-            }
-            changed || measured
-        });
-        let pause = STATUS_PAUSE.max(begin.elapsed() * PAUSE_PER_WORK);
-        tokio::time::sleep_until(begin + pause).await;
-        if let Ok(Err(_)) = tokio::time::timeout_at(next_usage.max(begin + pause), changes.changed()).await {
-            return;
-        }
-    }
-}
-
-async fn status(backend: &Shared) -> Option<ClusterStatus> {
-    let members = backend.store_members().await;
-    let (view, answers) = {
-        let cache = backend.state().read();
-        (cache.snapshot(), cache.is_connected())
-    };
-    let planned = planner::problems(view.clone()).await;
-    // The revision changes with everything, and would make every status a new one.
-    ClusterStatus::of(&view, backend.me(), answers, members, planned)
-        .map(|status| ClusterStatus { revision: 0, ..status })
 }

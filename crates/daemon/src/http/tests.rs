@@ -1,7 +1,7 @@
 //! A client and a server, over real TLS on loopback addresses, on a store in memory.
 
 mod access;
-mod fixture;
+pub(crate) mod fixture;
 mod guests;
 mod machines;
 mod measured;

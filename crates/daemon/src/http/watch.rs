@@ -3,14 +3,17 @@
 //! A watch computes its list anew whenever the cache changes, compares it with what it told last, item by
 //! item, and tells the difference. So it needs no notion of what changed where, and whatever a view is
 //! computed from, it is never stale. Changes that follow each other closely are told together; when the
-//! list is long the pauses grow with the time that computing it takes.
+//! list is long the pauses grow with the time that computing it takes. It is computed away from the threads that
+//! renew sessions and watch guests. The web page's stream, of which there are many at a time, is another one
+//! ([`stream`](super::stream)).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Watched;
-use axum::Json;
+use axum::http::{HeaderValue, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
@@ -19,6 +22,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::answer::Refused;
 
 /// Between two looks at the list, at least.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -30,13 +34,21 @@ const PAUSE_PER_WORK: u32 = 20;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Answers with a list of the cache, or with a stream of it.
-pub fn list<T, F>(backend: &Shared, watched: bool, compute: F) -> Response
+pub async fn list<T, F>(backend: &Shared, watched: bool, compute: F) -> Response
 where
     T: Serialize + Watched,
-    F: Fn(&ClusterView) -> Vec<T> + Send + 'static,
+    F: Fn(&ClusterView) -> Vec<T> + Send + Sync + 'static,
 {
     if !watched {
-        return Json(compute(&backend.state().view())).into_response();
+        let view = backend.state().view();
+        let text = tokio::task::spawn_blocking(move || serde_json::to_vec(&compute(&view)));
+        return match text.await {
+            Ok(Ok(text)) => {
+                ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+            }
+            Ok(Err(error)) => Refused::failed("list them", error).into_response(),
+            Err(error) => Refused::failed("list them", error).into_response(),
+        };
     }
     let encode = move |view: &ClusterView| {
         let encoded = |item: &T| Some((item.watch_id(), serde_json::to_string(item).ok()?));
@@ -45,7 +57,7 @@ where
     let watch = Watch {
         backend: backend.clone(),
         changes: backend.state().changes(),
-        encode,
+        encode: Arc::new(encode),
         told: None,
         ready: VecDeque::new(),
         next_look: Instant::now(),
@@ -64,7 +76,7 @@ type Items = BTreeMap<String, String>;
 struct Watch<F> {
     backend: Shared,
     changes: tokio::sync::watch::Receiver<u64>,
-    encode: F,
+    encode: Arc<F>,
     /// What the client knows.
     told: Option<Items>,
     ready: VecDeque<Event>,
@@ -73,7 +85,7 @@ struct Watch<F> {
     next_heartbeat: Instant,
 }
 
-impl<F: Fn(&ClusterView) -> Items> Watch<F> {
+impl<F: Fn(&ClusterView) -> Items + Send + Sync + 'static> Watch<F> {
     /// `None` when the daemon ends.
     async fn next(&mut self) -> Option<Event> {
         loop {
@@ -87,19 +99,23 @@ impl<F: Fn(&ClusterView) -> Items> Watch<F> {
                     Ok(Err(_)) => return None,
                     Ok(Ok(())) => {
                         tokio::time::sleep_until(self.next_look).await;
-                        self.look();
+                        self.look().await;
                     }
                 }
             } else {
-                self.look();
+                self.look().await;
             }
         }
     }
 
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let begin = Instant::now();
         self.changes.mark_unchanged();
-        let items = (self.encode)(&self.backend.state().view());
+        let (view, encode) = (self.backend.state().view(), self.encode.clone());
+        let Ok(items) = tokio::task::spawn_blocking(move || encode(&view)).await else {
+            // It failed, which is in the log; there will be another try.
+            return tokio::time::sleep(PAUSE_MIN).await;
+        };
         match &self.told {
             None => self.ready.push_back(snapshot(&items)),
             Some(told) => self.ready.extend(difference(told, &items)),

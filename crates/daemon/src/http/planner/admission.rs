@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::ChangeDuty;
+use api::{ChangeDuty, RuleView};
 use model::{ClusterView, Duty, GuestSpec, HostName, PowerWish, Refusal};
 use plan::capacity;
 use plan::drain::{How, drain};
@@ -153,14 +153,20 @@ fn emptied_host(
 
 /// What of the cluster's promise, and of its rules, does not hold.
 pub async fn problems(view: Arc<ClusterView>) -> Vec<String> {
+    judged(view).await.0
+}
+
+/// As [`problems`], and how each rule stands.
+pub async fn judged(view: Arc<ClusterView>) -> (Vec<String>, Vec<RuleView>) {
     let found = tokio::task::spawn_blocking(move || {
         if view.hosts.is_empty() {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let inventory = Inventory::new(&view, &BTreeMap::new());
+        let rules = super::rules::rule_views_in(&view, &inventory);
         let mut problems = capacity::problems(&capacity::survey(&inventory.snapshot));
-        problems.extend(super::rules::broken_rules(&view));
-        problems
+        problems.extend(super::rules::broken_rules(&rules));
+        (problems, rules)
     });
-    found.await.unwrap_or_else(|error| vec![format!("the planner failed: {error}")])
+    found.await.unwrap_or_else(|error| (vec![format!("the planner failed: {error}")], Vec::new()))
 }

@@ -17,17 +17,21 @@ pub fn rule_views(view: &ClusterView) -> Vec<RuleView> {
     if view.rules.is_empty() {
         return Vec::new();
     }
-    let inventory = Inventory::new(view, &BTreeMap::new());
+    rule_views_in(view, &Inventory::new(view, &BTreeMap::new()))
+}
+
+/// As [`rule_views`], for whoever has the planner's view of the cluster already.
+pub fn rule_views_in(view: &ClusterView, inventory: &Inventory) -> Vec<RuleView> {
     let layout = Layout::new(&inventory.snapshot);
-    let look = Look { inventory: &inventory, layout: &layout };
+    let look = Look { inventory, layout: &layout };
     view.rules.values().map(|rule| look.view_of(view, rule)).collect()
 }
 
 /// `must` rules that are broken, one sentence each.
-pub fn broken_rules(view: &ClusterView) -> Vec<String> {
-    let must = rule_views(view).into_iter().filter(|rule| rule.rule.strength == RuleStrength::Must);
+pub fn broken_rules(rules: &[RuleView]) -> impl Iterator<Item = String> {
+    let must = rules.iter().filter(|rule| rule.rule.strength == RuleStrength::Must);
     let broken = must.filter(|rule| rule.state == RuleState::Broken);
-    broken.map(|rule| format!("rule {} is broken: {}", rule.name, rule.notes.join("; "))).collect()
+    broken.map(|rule| format!("rule {} is broken: {}", rule.name, rule.notes.join("; ")))
 }
 
 struct Look<'a> {

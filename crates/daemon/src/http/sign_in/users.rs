@@ -24,7 +24,7 @@ pub fn views(view: &ClusterView) -> Vec<UserView> {
 }
 
 pub async fn list(State(backend): State<Shared>, Query(query): Query<ListQuery>) -> Response {
-    watch::list(&backend, query.watch, views)
+    watch::list(&backend, query.watch, views).await
 }
 
 fn checked(password: &str, asked: &str) -> Answer<()> {

@@ -1,8 +1,10 @@
 //! Measures what docs/performance.md states, on a lab of three hosts, and prints it as tables.
 //!
-//!     bench              writes, mirrored and not; the daemons at rest
+//!     bench              writes, mirrored and not; the daemons at rest; a key's echo
+//!     bench console      a key's echo alone
 //!     bench migration    moves of a running guest, beside plain QEMU
 
+mod console;
 mod migration;
 mod plain;
 mod rest;
@@ -13,7 +15,8 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => rest::run(),
+        ["console"] => console::run(),
         ["migration"] => migration::run(),
-        other => bail!("there is no benchmark {other:?}: say nothing, or `migration`"),
+        other => bail!("there is no benchmark {other:?}: say nothing, `console` or `migration`"),
     }
 }

@@ -1,4 +1,4 @@
-//! What a mirror costs a guest that writes, and what the daemons take when nothing happens.
+//! What a mirror costs a guest that writes, what the daemons take when nothing happens, and how long a key's echo takes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::lab::{LIMIT, Lab};
 use e2e::recorder::Recorder;
 use e2e::wait;
+
+use crate::console;
 
 const GUESTS: u32 = 20;
 const HOSTS: u32 = 3;
@@ -28,7 +30,8 @@ pub fn run() -> Result<()> {
     println!("| what | measured |");
     println!("| --- | --- |");
     recording(&lab)?;
-    resting(&lab)
+    resting(&lab)?;
+    console::rows(&lab, "rest1", "host1", "host2")
 }
 
 fn row(what: &str, value: &str) {
