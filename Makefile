@@ -13,8 +13,8 @@ CARGO := cargo
 E2E := --package e2e
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics torture-mirror bench \
-	bench-migration bench-planner sim sim-mutants
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web test-metrics test-fencing \
+	torture-mirror bench bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -64,6 +64,9 @@ test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store memb
 test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
+
+test-fencing: build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
+	$(CARGO) test --locked $(E2E) --test stories -- --include-ignored fencing::
 
 test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus

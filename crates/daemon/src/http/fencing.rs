@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Body, Refused, named};
 use super::auth::Caller;
-use super::{Backend, Shared, checks, commit};
+use super::{Shared, checks, commit};
 use crate::fencing::{Fencer, secret};
 
 const LEVELS: std::ops::RangeInclusive<u8> = 1..=9;

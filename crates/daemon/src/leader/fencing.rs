@@ -38,6 +38,7 @@ pub struct Fencing {
     me: HostName,
     state: State,
     fencer: Fencer,
+    silent_within: Duration,
     tries: BTreeMap<HostName, Running>,
 }
 
@@ -57,7 +58,7 @@ impl Drop for Running {
 
 impl Fencing {
     pub fn new(me: HostName, state: State, fencer: Fencer) -> Self {
-        Self { me, state, fencer, tries: BTreeMap::new() }
+        Self { me, state, fencer, silent_within: SILENT_WITHIN, tries: BTreeMap::new() }
     }
 
     /// This daemon leads no more.
@@ -137,9 +138,15 @@ impl Fencing {
             return;
         }
         let id = fence.id;
-        let me = self.me.clone();
-        let one =
-            Try { me, state: self.state.clone(), fencer: self.fencer.clone(), since, host: host.clone(), id };
+        let one = Try {
+            me: self.me.clone(),
+            state: self.state.clone(),
+            fencer: self.fencer.clone(),
+            silent_within: self.silent_within,
+            since,
+            host: host.clone(),
+            id,
+        };
         let task = tokio::spawn(async move {
             if let Err(error) = one.run(fence).await {
                 // What became of it stands in the record; the next turn goes on from there.
@@ -175,6 +182,7 @@ struct Try {
     me: HostName,
     state: State,
     fencer: Fencer,
+    silent_within: Duration,
     /// The revision of this daemon's leader record.
     since: i64,
     host: HostName,
@@ -224,7 +232,7 @@ impl Try {
         if self.state.read().view().is_live(&self.host) {
             // Only somebody's word brings it here. A session outlives its host by a moment, and no longer.
             let silent = self.state.until(|cache| !cache.view().is_live(&self.host));
-            if tokio::time::timeout(SILENT_WITHIN, silent).await.is_err() {
+            if tokio::time::timeout(self.silent_within, silent).await.is_err() {
                 return Err(format!(
                     "its devices say that it is off, and it is heard: they are another host's, or do nothing; see \
                      `kennel host fence-device list {}`",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::{Client, ClientConfig, ClientError, HashRequest, Problem, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::compare::PieceHash;
+use host::fence::Agents;
 use host::image::store::ImageFiles;
 use host::series::Series;
 use host::{HostError, Machine};
@@ -39,6 +40,7 @@ pub struct TestBackend {
     /// What it measured.
     pub usage: Mutex<Option<HostUsage>>,
     pub series: Arc<Series>,
+    agents: Agents,
 }
 
 #[async_trait]
@@ -80,6 +82,10 @@ impl Backend for TestBackend {
 
     fn series(&self) -> Option<Arc<Series>> {
         Some(self.series.clone())
+    }
+
+    fn fence_agents(&self) -> Agents {
+        self.agents.clone()
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {
@@ -180,6 +186,7 @@ impl TestCluster {
             peers: PeerClient::new("test".to_owned(), identity.client_config().unwrap()),
             machines: Mutex::default(),
             usage: Mutex::default(),
+            agents: Agents::in_folders(vec![self.agents()]),
             series: Arc::new(Series::open(&self.folder.path().join(name.as_str())).unwrap()),
         });
         let listener = bind(SocketAddr::new(address, api::PORT)).unwrap();
@@ -187,6 +194,11 @@ impl TestCluster {
         let task = tokio::spawn(serve(listener, tls, backend.clone()));
         let endpoint = format!("https://{}:{}", address, api::PORT);
         self.hosts.push(TestHost { backend, endpoint, link, task });
+    }
+
+    /// Where every host finds its fence agents.
+    pub fn agents(&self) -> std::path::PathBuf {
+        self.folder.path().join("agents")
     }
 
     pub fn config(&self) -> ClientConfig {
