@@ -102,11 +102,13 @@ pub async fn devices(context: &Context, command: DeviceCommand) -> Result<(), Fa
         DeviceCommand::Add(arguments) => add(context, arguments).await,
         DeviceCommand::List { host } => {
             let view = context.client()?.host(&host).await?;
-            context.output.result(&view.fence_devices, |coloured| match view.fence_devices.is_empty() {
-                true => format!(
-                    "{host} has no fence device; `kennel host fence-device add {host} …` names one.\n"
-                ),
-                false => table(&view.fence_devices).render(coloured),
+            context.output.result(&view.fence_devices, |coloured| {
+                if view.fence_devices.is_empty() {
+                    return format!(
+                        "{host} has no fence device; `kennel host fence-device add` names one.\n"
+                    );
+                }
+                table(&view.fence_devices).render(coloured)
             })
         }
         DeviceCommand::Remove { host, device, yes } => {

@@ -203,7 +203,7 @@ pub async fn remove(
     State(backend): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path((name, device)): Path<(String, String)>,
-) -> Answer<StatusCode> {
+) -> Answer<Json<serde_json::Value>> {
     let host: HostName = named(&name, "host")?;
     let device: DeviceName = named(&device, "fence device")?;
     let asked = format!("remove the fence device '{device}' of '{host}'");
@@ -229,7 +229,7 @@ pub async fn remove(
     };
     let gone = |view: &ClusterView| !devices_of(view, &host).devices.contains_key(&device);
     commit::change(&*backend, &asked, draft, gone).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(serde_json::json!({})))
 }
 
 /// Enters that somebody wants a host's power to be taken. The leader does it.

@@ -279,12 +279,12 @@ struct Answer {
 
 impl Answer {
     /// The last line of what it complained of, without the values that it was told in confidence.
-    fn complaint(&self, device: &Device) -> String {
-        let lines = self.complaint.lines().chain(self.output.lines());
-        let told = lines.map(str::trim).rfind(|line| !line.is_empty() && !line.contains("Warning:"));
-        let line = told.map_or_else(|| "it said nothing".to_owned(), str::to_owned);
+    fn complaint<'a>(&'a self, device: &Device) -> String {
+        let says = |line: &&str| !line.is_empty() && !line.contains("Warning:");
+        let last = |text: &'a str| text.lines().map(str::trim).rfind(says);
+        let line = last(&self.complaint).or_else(|| last(&self.output)).unwrap_or("it said nothing");
         // As in "2026-11-21 20:00:00,123 ERROR: Connection timed out".
-        let mut text = line.split_once("ERROR: ").map_or(line.as_str(), |(_, text)| text).to_owned();
+        let mut text = line.split_once("ERROR: ").map_or(line, |(_, text)| text).to_owned();
         for (_, value) in device.options.iter().filter(|(name, value)| is_secret(name) && !value.is_empty()) {
             text = text.replace(value.as_str(), "…");
         }

@@ -110,7 +110,7 @@ async fn what_is_wrong_with_a_device_is_told_when_it_is_named() {
         options.insert(name.to_owned(), value.to_owned());
         options
     };
-    let wrong = [("password".to_owned(), "wrong".to_owned())];
+    let wrong = [("password".to_owned(), "mistaken".to_owned())];
     for (request, why) in [
         (AddFenceDevice { agent: "fence_none".into(), ..good.clone() }, "'fence_none' is not installed here"),
         (AddFenceDevice { agent: "sh".into(), ..good.clone() }, "is no name of a fence agent"),
