@@ -73,23 +73,24 @@ impl Fencer {
         self.agents.take_power(&told).await.map_err(|error| error.to_string())
     }
 
-    /// Gives power through the devices of the first level on which all of them do.
-    pub async fn give_power(&self, devices: &FenceDevices) -> Result<BTreeSet<DeviceName>, String> {
-        let mut problems = Vec::new();
-        for devices in devices.levels().into_values() {
-            let outcomes = join_all(devices.iter().map(|(name, device)| async {
-                let outcome = match self.told(device).await {
-                    Ok(told) => self.agents.give_power(&told).await.map_err(|error| error.to_string()),
-                    Err(why) => Err(why),
-                };
-                ((*name).clone(), outcome)
-            }));
-            match all(outcomes.await) {
-                Ok(names) => return Ok(names),
-                Err(why) => problems.push(why),
-            }
-        }
-        Err(problems.join("; "))
+    /// Asks all devices of all levels to give power, for any of them may have taken it; answers those that did. The
+    /// error says why one of those that must did not, or, when none must, why none did.
+    pub async fn give_power(
+        &self,
+        devices: &FenceDevices,
+        must: &BTreeSet<DeviceName>,
+    ) -> Result<BTreeSet<DeviceName>, String> {
+        let outcomes = join_all(devices.devices.iter().map(|(name, device)| async {
+            let outcome = match self.told(device).await {
+                Ok(told) => self.agents.give_power(&told).await.map_err(|error| error.to_string()),
+                Err(why) => Err(why),
+            };
+            (name.clone(), outcome)
+        }));
+        let (given, failed): (Outcomes<()>, Outcomes<()>) =
+            outcomes.await.into_iter().partition(|(_, outcome)| outcome.is_ok());
+        let decisive = given.is_empty() || failed.iter().any(|(name, _)| must.contains(name));
+        if decisive { all(failed) } else { all(given) }
     }
 
     /// Whether these devices still say that there is no power.

@@ -338,10 +338,14 @@ pub async fn unfence(
         let instead = format!("wait until that is over; `kennel host show {host}` tells how it goes");
         return Err(Refused::by_state(&asked, why, instead));
     }
-    let fencer = fencer(&backend);
+    let taken_by = {
+        let cache = backend.state().read();
+        let fence = cache.view().fences.get(&host);
+        fence.and_then(|fence| fence.off.as_ref()).map(|off| off.devices.clone()).unwrap_or_default()
+    };
     let given = tokio::spawn({
-        let (fencer, devices) = (fencer.clone(), devices.clone());
-        async move { fencer.give_power(&devices).await }
+        let (fencer, devices) = (fencer(&backend), devices.clone());
+        async move { fencer.give_power(&devices, &taken_by).await }
     });
     let outcome = given.await.map_err(|error| Refused::failed(&asked, error))?;
     let instead = format!("`kennel host fence-test {host}` asks each device how it is");
