@@ -66,7 +66,7 @@ test-web: build ## The web page in Chromium, against a lab: sign in, create, con
 	cd tests/web && npm test --silent
 
 test-fencing: build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
-	$(CARGO) test --locked $(E2E) --test stories -- --include-ignored fencing::
+	$(CARGO) test --locked $(E2E) --test stories -- --test-threads=$(LABS) --include-ignored fencing::
 
 test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus
