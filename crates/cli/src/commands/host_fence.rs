@@ -246,7 +246,7 @@ pub async fn test(context: &Context, host: HostName) -> Result<(), Failure> {
     }
     let why = format!("{bad} of {} devices are not as they should be", view.devices.len());
     let instead = format!("mend them, or name others with `kennel host fence-device add {host} …`");
-    Err(Failure::refused(&format!("count on the fence devices of '{host}'"), why, instead))
+    Err(Failure::refused(format!("count on the fence devices of '{host}'"), why, instead))
 }
 
 fn results(view: &FenceTestView) -> Table {
