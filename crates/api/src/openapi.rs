@@ -221,6 +221,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     let mut all = cluster_endpoints();
     all.extend(guest_endpoints());
     all.extend(resource_endpoints());
+    all.extend(fencing_endpoints());
     all.extend(image_endpoints());
     all.extend(planning_endpoints());
     all.extend(session_endpoints());
@@ -403,6 +404,26 @@ fn resource_endpoints() -> Vec<Endpoint> {
             .gives::<NetworkView>(),
         Endpoint::get("/v1/networks/{name}", "networks", "One network").gives::<NetworkView>(),
         Endpoint::delete("/v1/networks/{name}", "networks", "Delete a network that no guest is on"),
+        Endpoint::get("/v1/pools", "pools", "The pools, and which host reaches which").lists::<PoolView>(),
+        Endpoint::post("/v1/pools", "pools", "Make a pool of storage that hosts share")
+            .takes::<CreatePool>()
+            .status("201")
+            .gives::<PoolView>(),
+        Endpoint::get("/v1/pools/{name}", "pools", "One pool").gives::<PoolView>(),
+        Endpoint::delete("/v1/pools/{name}", "pools", "Delete a pool that no volume is in"),
+        Endpoint::get("/v1/jobs", "jobs", "The jobs").lists::<JobView>(),
+        Endpoint::get("/v1/jobs/{id}", "jobs", "One job").gives::<JobView>(),
+        Endpoint::post("/v1/jobs/{id}/cancel", "jobs", "Ask for a job to be cancelled").gives::<JobView>(),
+        Endpoint {
+            query: EVENTS,
+            ..Endpoint::get("/v1/events", "events", "What happened, the oldest first").lists::<EventView>()
+        },
+    ]
+}
+
+/// What proves that a host runs nothing, and its power.
+fn fencing_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint::post(
             "/v1/hosts/{name}/confirm-dead",
             "hosts",
@@ -434,20 +455,6 @@ fn resource_endpoints() -> Vec<Endpoint> {
             "Ask every fence device of a host whether there is power; nothing is switched",
         )
         .gives::<FenceTestView>(),
-        Endpoint::get("/v1/pools", "pools", "The pools, and which host reaches which").lists::<PoolView>(),
-        Endpoint::post("/v1/pools", "pools", "Make a pool of storage that hosts share")
-            .takes::<CreatePool>()
-            .status("201")
-            .gives::<PoolView>(),
-        Endpoint::get("/v1/pools/{name}", "pools", "One pool").gives::<PoolView>(),
-        Endpoint::delete("/v1/pools/{name}", "pools", "Delete a pool that no volume is in"),
-        Endpoint::get("/v1/jobs", "jobs", "The jobs").lists::<JobView>(),
-        Endpoint::get("/v1/jobs/{id}", "jobs", "One job").gives::<JobView>(),
-        Endpoint::post("/v1/jobs/{id}/cancel", "jobs", "Ask for a job to be cancelled").gives::<JobView>(),
-        Endpoint {
-            query: EVENTS,
-            ..Endpoint::get("/v1/events", "events", "What happened, the oldest first").lists::<EventView>()
-        },
     ]
 }
 
