@@ -12,8 +12,8 @@ CARGO := cargo
 # to itself.
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics torture-mirror bench \
-	bench-page bench-migration bench-planner sim sim-mutants
+.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
+	torture-mirror bench bench-page bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -67,6 +67,9 @@ test-web: build ## The web page in Chromium, against a lab: sign in, create, con
 screenshots: build ## The pictures of the README, taken from a real lab into docs/images: two minutes
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && KENNEL_WEB_LAB=home npm run --silent screenshots
+
+test-fencing: build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
+	$(CARGO) test --locked --package e2e --test stories -- --test-threads=$(LABS) --include-ignored fencing::
 
 test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{Assignment, Bytes, ClusterView, Host, HostName, HostPhase, HostReport, PowerWish, Session};
+use model::{
+    Assignment, Bytes, ClusterView, DeviceName, Fence, FenceDevice, Host, HostName, HostPhase, HostReport,
+    PowerWish, Session,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +25,11 @@ pub struct HostView {
     pub session: Option<Session>,
     /// What it said of itself last.
     pub report: Option<HostReport>,
+    /// What can take its power.
+    #[schema(value_type = BTreeMap<String, FenceDevice>)]
+    pub fence_devices: BTreeMap<DeviceName, FenceDevice>,
+    /// That its power is to be taken or has been, unless it was heard since.
+    pub fence: Option<Fence>,
 }
 
 impl HostView {
@@ -52,6 +60,12 @@ impl HostView {
             host: host.clone(),
             session: view.sessions.get(&host.name).cloned(),
             report: view.host_reports.get(&host.name).cloned(),
+            fence_devices: view
+                .fence_devices
+                .get(&host.name)
+                .map(|record| record.devices.clone())
+                .unwrap_or_default(),
+            fence: view.fences.get(&host.name).cloned(),
         }
     }
 

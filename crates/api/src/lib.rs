@@ -13,6 +13,7 @@ mod cluster;
 mod config;
 mod encoding;
 mod event;
+mod fence;
 mod guest;
 mod host;
 mod image;
@@ -41,6 +42,7 @@ pub use cluster::{
 pub use config::{ClientConfig, ConfigError};
 pub use encoding::Blob;
 pub use event::{EventQuery, EventView};
+pub use fence::{AddFenceDevice, DeviceTestView, FenceDeviceView, FenceHost, FenceTestView};
 pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, MigrateGuest};
 pub use host::HostView;
 pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};

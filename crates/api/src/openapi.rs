@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{HostUsage, Settings};
+use model::{Fence, HostUsage, Settings};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
@@ -18,13 +18,14 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::watch::Removed;
 use crate::{
-    AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty, ChangeGuest,
-    ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume,
-    CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView, ExecAnswer,
-    ExecRequest, GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, Invitation, JobView,
-    JoinAnswer, JoinRequest, LastLines, LossView, MigrateGuest, NetworkView, PoolView, Problem,
-    PromiseAnswer, PromiseRequest, RebootView, RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume,
-    RuleView, SeriesView, SessionView, SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    AddFenceDevice, AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty,
+    ChangeGuest, ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket,
+    ConvertVolume, CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView,
+    ExecAnswer, ExecRequest, FenceDeviceView, FenceHost, FenceTestView, GrowVolume, GuestView, HashAnswer,
+    HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LastLines, LossView,
+    MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage,
+    ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView, SetPassword, SignIn,
+    StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -221,6 +222,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     let mut all = cluster_endpoints();
     all.extend(guest_endpoints());
     all.extend(resource_endpoints());
+    all.extend(fencing_endpoints());
     all.extend(image_endpoints());
     all.extend(planning_endpoints());
     all.extend(session_endpoints());
@@ -418,12 +420,6 @@ fn resource_endpoints() -> Vec<Endpoint> {
             .gives::<NetworkView>(),
         Endpoint::get("/v1/networks/{name}", "networks", "One network").gives::<NetworkView>(),
         Endpoint::delete("/v1/networks/{name}", "networks", "Delete a network that no guest is on"),
-        Endpoint::post(
-            "/v1/hosts/{name}/confirm-dead",
-            "hosts",
-            "Say that a lost host runs nothing any more: it was seen to be off",
-        )
-        .gives::<ConfirmedView>(),
         Endpoint::get("/v1/pools", "pools", "The pools, and which host reaches which").lists::<PoolView>(),
         Endpoint::post("/v1/pools", "pools", "Make a pool of storage that hosts share")
             .takes::<CreatePool>()
@@ -438,6 +434,43 @@ fn resource_endpoints() -> Vec<Endpoint> {
             query: EVENTS,
             ..Endpoint::get("/v1/events", "events", "What happened, the oldest first").lists::<EventView>()
         },
+    ]
+}
+
+/// What proves that a host runs nothing, and its power.
+fn fencing_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post(
+            "/v1/hosts/{name}/confirm-dead",
+            "hosts",
+            "Say that a lost host runs nothing any more: it was seen to be off",
+        )
+        .gives::<ConfirmedView>(),
+        Endpoint::post(
+            "/v1/hosts/{name}/fence-devices",
+            "hosts",
+            "Name a device that can take a host's power; it is asked whether there is power now",
+        )
+        .takes::<AddFenceDevice>()
+        .status("201")
+        .gives::<FenceDeviceView>(),
+        Endpoint::delete(
+            "/v1/hosts/{name}/fence-devices/{device}",
+            "hosts",
+            "Forget a fence device, and what it was told in confidence",
+        ),
+        Endpoint::post("/v1/hosts/{name}/fence", "hosts", "Have the leader take a host's power")
+            .takes::<FenceHost>()
+            .status("202")
+            .gives::<Fence>(),
+        Endpoint::post("/v1/hosts/{name}/unfence", "hosts", "Give a host its power back")
+            .gives::<FenceTestView>(),
+        Endpoint::post(
+            "/v1/hosts/{name}/fence-test",
+            "hosts",
+            "Ask every fence device of a host whether there is power; nothing is switched",
+        )
+        .gives::<FenceTestView>(),
     ]
 }
 

@@ -10,6 +10,7 @@ mod guest_set;
 mod guest_show;
 mod host;
 mod host_change;
+mod host_fence;
 mod image;
 mod job;
 mod network;

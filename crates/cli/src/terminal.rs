@@ -159,6 +159,18 @@ pub fn new_password(asked: &str) -> Result<String, Failure> {
     Err(Failure::refused(asked, "the two passwords differ", "nothing was changed; try again"))
 }
 
+/// Asks for something that is not shown, or reads it from the next line of the input.
+pub fn secret(asked: &str, name: &str, from_input: bool) -> Result<String, Failure> {
+    if from_input {
+        return first_line(asked);
+    }
+    if !std::io::stdin().is_terminal() {
+        let instead = "add --secrets-stdin, and give the secrets as the input's lines";
+        return Err(Failure::refused(asked, format!("nobody can be asked for the {name}"), instead));
+    }
+    hidden(asked, &format!("{name}: "))
+}
+
 fn hidden(asked: &str, prompt: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();
     let failed = |error| Failure::refused(asked, error, "run it in another terminal");

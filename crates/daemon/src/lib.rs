@@ -7,6 +7,7 @@ mod agent;
 mod builds;
 mod config;
 mod events;
+mod fencing;
 mod held;
 mod host_report;
 mod http;

@@ -70,8 +70,8 @@ async fn begin(
     let session = Session { host: me.clone(), boot_id, started_at: Timestamp::now() };
     match state
         .write(|txn| {
-            // Whoever was called dead is heard again: the word counts no more.
-            txn.put_leased(&session, lease).delete(&keys::confirmed_dead(me));
+            // Whoever was called dead is heard again: the word counts no more, nor does it that its power was off.
+            txn.put_leased(&session, lease).delete(&keys::confirmed_dead(me)).delete(&keys::fence(me));
         })
         .await?
     {

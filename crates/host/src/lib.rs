@@ -6,6 +6,7 @@
 pub mod accelerator;
 pub mod compare;
 pub mod facts;
+pub mod fence;
 pub mod image;
 pub mod network;
 pub mod pool;

@@ -74,4 +74,14 @@ pub enum EventKind {
     SignInRefused,
     /// An operator said that a lost host runs nothing any more.
     HostConfirmedDead,
+    /// What can take a host's power is different from now on.
+    FenceDevicesChanged,
+    /// A host's power is to be taken, or that has not worked.
+    HostFencing,
+    /// A host's power was seen to be off.
+    HostFenced,
+    /// An operator gave a host its power back.
+    HostUnfenced,
+    /// Somebody asked a host's fence devices how they are.
+    FenceDevicesTested,
 }

@@ -108,6 +108,11 @@ name_type!(
     "rule"
 );
 name_type!(
+    /// The name of a fence device, unique among those of its host.
+    DeviceName,
+    "fence device"
+);
+name_type!(
     /// The name that somebody signs in with.
     UserName,
     "user"

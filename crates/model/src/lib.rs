@@ -7,7 +7,8 @@
 //! | record | written by |
 //! | --- | --- |
 //! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`NamedPool`], [`JobSpec`], [`AccessToken`], address claims | the API |
-//! | [`ConfirmedDead`] | the API; the host that is heard again removes it |
+//! | [`ConfirmedDead`], [`FenceDevices`] | the API; the host that is heard again removes the former |
+//! | [`Fence`] | whoever wants it makes it, the leader or the API; only the leader changes it; the host that is heard again removes it |
 //! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader; an owner that was asked to hand a guest over while it runs writes the assignment that makes the other host the owner |
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
@@ -22,6 +23,7 @@
 
 mod cluster;
 mod event;
+mod fence;
 mod guest;
 mod host;
 mod id;
@@ -38,6 +40,7 @@ mod volume;
 
 pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse, User};
 pub use event::{Event, EventKind, Severity};
+pub use fence::{Fence, FenceDevice, FenceDevices, PowerOff};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
     Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Resync, Seed,
@@ -47,8 +50,8 @@ pub use host::{
     HostSettings, Incoming, Session,
 };
 pub use id::{
-    BootId, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId, MacAddress,
-    NetworkName, PoolName, RuleName, UserName, VolumeId,
+    BootId, DeviceName, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId,
+    MacAddress, NetworkName, PoolName, RuleName, UserName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
 pub use job::{

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, CpuLevel, Event, EventId, GuestName,
-    GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName, InSync, JobId,
-    JobReport, JobSpec, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica, ReplicaDrop, Rule,
-    RuleName, Session, User, UserName, VolumeId,
+    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, CpuLevel, Event, EventId, Fence,
+    FenceDevices, GuestName, GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName,
+    InSync, JobId, JobReport, JobSpec, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica,
+    ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -35,6 +35,10 @@ pub struct ClusterView {
     pub pools: BTreeMap<PoolName, NamedPool>,
     /// Hosts that an operator called dead, and that have not been heard since.
     pub confirmed_dead: BTreeMap<HostName, ConfirmedDead>,
+    /// What can take each host's power.
+    pub fence_devices: BTreeMap<HostName, FenceDevices>,
+    /// Hosts whose power is to be off, and that have not been heard since.
+    pub fences: BTreeMap<HostName, Fence>,
     pub jobs: BTreeMap<JobId, JobSpec>,
     pub job_reports: BTreeMap<JobId, JobReport>,
     pub events: BTreeMap<EventId, Event>,

@@ -22,7 +22,7 @@ use model::{
     Liveness, PowerWish, VolumeId,
 };
 
-use crate::fence::FenceProof;
+use crate::fence::{FenceProof, not_proven};
 use crate::inventory::Inventory;
 use crate::order::StartOrder;
 use crate::place::{Options, place};
@@ -134,7 +134,7 @@ fn recover(
                     back.push(Lost { guest, may: May::Anywhere });
                 }
                 None => {
-                    decision.waiting.insert(spec.name.clone(), not_proven(&assignment.host));
+                    decision.waiting.insert(spec.name.clone(), not_proven(view, &assignment.host));
                 }
             }
             continue;
@@ -306,14 +306,6 @@ fn recovery(from: &Assignment, to: HostName, proof: FenceProof) -> Change {
         },
         proof,
     }
-}
-
-/// What a person can do about a guest whose host may still run it.
-fn not_proven(host: &HostName) -> String {
-    format!(
-        "{host} is lost, and may still run it: its disks are in storage that hosts share, so it is started elsewhere \
-         only when {host} surely runs it no more; see that {host} is off, then say `kennel host confirm-dead {host}`"
-    )
 }
 
 /// The host that may take over a lost guest for all that is known of its volumes, or why none may.

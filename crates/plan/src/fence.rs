@@ -1,4 +1,4 @@
-//! Proof that a host runs a guest no more.
+//! Proof that a host runs a guest no more, and when a host's power is taken to get one.
 //!
 //! The disks of a guest in storage that hosts share have no second replica that could say no. So such a guest goes
 //! from a host that is not heard of to another one only with a [`FenceProof`], and the transaction that makes the
@@ -7,19 +7,39 @@
 //! | proof | why it proves |
 //! | --- | --- |
 //! | [`FenceProof::Confirmed`] | somebody saw that the host is off, and it has not been heard since: its next session removes the record |
+//! | [`FenceProof::PowerOff`] | its fence devices said that its power is off while it had no session, and it has not been heard since: as above |
 //! | [`FenceProof::SaidStopped`] | its owner said at this epoch that the guest does not run, and an owner writes that it starts a guest before it does |
 //!
 //! A session that ended is no proof: a host that is cut off may take until its hard deadline to end the guest, and one
 //! that is frozen goes on where it was when it thaws.
+//!
+//! # Taking the power
+//!
+//! [`fences`] says what the leader does about it: it looks at everything each time, as [`crate::decide`] does. By
+//! itself it takes the power of a lost host only while a guest that shall run waits for nothing else than the proof:
+//! a host that is cut off may have guests that go on well (rule 7 of the design), and their users would notice. The
+//! proofs are gathered side by side: when the operator's word comes first, the fence is dropped.
+//!
+//! The record of a fence says how often it was begun, before anything is done to a device, so that a leader that dies
+//! in the middle leaves no doubt: the next one begins again, and to take power that is off changes nothing.
 
-use jiff::Timestamp;
-use model::{Assignment, ClusterView, GuestState};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use model::{Assignment, BootId, ClusterView, Fence, GuestName, GuestState, HostName, PowerWish};
+
+use crate::limits::{RETRY_FIRST, RETRY_MAX};
+
+/// How many guests a reason names.
+const NAMES_MAX: usize = 3;
 
 /// Why a guest of a lost host may be started elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FenceProof {
     /// An operator's word that the host runs nothing any more.
     Confirmed { by: String, at: Timestamp },
+    /// Its power was seen to be off.
+    PowerOff { devices: String, at: Timestamp },
     /// The host's own word, before it was lost, that the guest does not run there.
     SaidStopped,
 }
@@ -27,15 +47,22 @@ pub enum FenceProof {
 impl FenceProof {
     /// What proves that the owner of a guest runs it no more, if it is lost and anything does.
     pub fn find(view: &ClusterView, assignment: &Assignment) -> Option<FenceProof> {
-        if view.is_live(&assignment.host) {
+        let host = &assignment.host;
+        if view.is_live(host) {
             return None;
         }
-        if let Some(word) = view.confirmed_dead.get(&assignment.host) {
+        if let Some(word) = view.confirmed_dead.get(host) {
             return Some(FenceProof::Confirmed { by: word.by.clone(), at: word.at });
+        }
+        // A host of an older build does not remove the record; but it tells of a boot of its own.
+        let ended = view.fences.get(host).filter(|fence| last_boot(view, host) == Some(fence.boot_id));
+        if let Some(off) = ended.and_then(|fence| fence.off.as_ref()) {
+            let devices: Vec<&str> = off.devices.iter().map(model::DeviceName::as_str).collect();
+            return Some(FenceProof::PowerOff { devices: devices.join(", "), at: off.at });
         }
         let report = view.guest_reports.get(&assignment.guest)?;
         let stopped = report.guest_id == assignment.guest_id
-            && report.host == assignment.host
+            && report.host == *host
             && report.epoch == assignment.epoch
             && report.state == GuestState::Stopped;
         stopped.then_some(FenceProof::SaidStopped)
@@ -46,7 +73,337 @@ impl std::fmt::Display for FenceProof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             FenceProof::Confirmed { by, .. } => write!(f, "{by} confirmed that it is dead"),
+            FenceProof::PowerOff { devices, .. } => write!(f, "its power was seen to be off ({devices})"),
             FenceProof::SaidStopped => f.write_str("it had said that the guest does not run there"),
         }
+    }
+}
+
+/// What the leader does now about the power of hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "an unread plan is not carried out"]
+pub struct FencePlan {
+    /// Fences to be asked for. The transaction compares that the host has no session.
+    pub ask: Vec<Ask>,
+    /// Hosts whose fence is to be under way: begun now, or before by this leader or one that died.
+    pub attempt: Vec<HostName>,
+    /// Hosts whose fence nobody needs any more.
+    pub drop: Vec<HostName>,
+    /// When to look again although nothing happened.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A fence that is to be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    pub host: HostName,
+    pub boot_id: BootId,
+    /// One sentence without a full stop.
+    pub why: String,
+}
+
+/// Plans. Before `recover_from` no host counts as lost, as in [`crate::decide::decide`].
+pub fn fences(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> FencePlan {
+    let mut plan = FencePlan::default();
+    let wait = |plan: &mut FencePlan, at: Timestamp| {
+        plan.wake_at = Some(plan.wake_at.map_or(at, |before| before.min(at)));
+    };
+    for host in view.hosts.keys() {
+        let waiting = waiting_for_proof(view, host);
+        let Some(fence) = view.fences.get(host).filter(|fence| !is_old(view, fence)) else {
+            if let (Some(boot_id), false) = (last_boot(view, host), waiting.is_empty()) {
+                if now < recover_from {
+                    wait(&mut plan, recover_from);
+                } else if has_devices(view, host) {
+                    plan.ask.push(Ask { host: host.clone(), boot_id, why: needed_for(&waiting) });
+                }
+            }
+            continue;
+        };
+        if fence.is_over() {
+            continue;
+        }
+        if !fence.by_hand && (waiting.is_empty() || !has_devices(view, host)) {
+            plan.drop.push(host.clone());
+            continue;
+        }
+        let next = next_try(fence);
+        if now < next {
+            wait(&mut plan, next);
+        } else {
+            plan.attempt.push(host.clone());
+        }
+    }
+    plan
+}
+
+/// Whether a fence says nothing about what is to be known now: it is about another boot, or an operator's failed and
+/// the leader needs one.
+fn is_old(view: &ClusterView, fence: &Fence) -> bool {
+    let failed = fence.is_over() && fence.off.is_none();
+    last_boot(view, &fence.host) != Some(fence.boot_id)
+        || failed && !waiting_for_proof(view, &fence.host).is_empty()
+}
+
+/// When a fence is to be tried, at once or after what the last try came to.
+fn next_try(fence: &Fence) -> Timestamp {
+    let (Some(tried_at), Some(_)) = (fence.tried_at, &fence.problem) else { return fence.since };
+    let doublings = fence.tries.saturating_sub(1).min(16);
+    let pause: Duration = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
+    tried_at + SignedDuration::try_from(pause).unwrap_or(SignedDuration::from_secs(60))
+}
+
+fn has_devices(view: &ClusterView, host: &HostName) -> bool {
+    view.fence_devices.get(host).is_some_and(|devices| !devices.devices.is_empty())
+}
+
+fn last_boot(view: &ClusterView, host: &HostName) -> Option<BootId> {
+    view.host_reports.get(host).map(|report| report.boot_id)
+}
+
+/// Guests that shall run, whose owner is this lost host, and that nothing keeps from starting elsewhere but that it
+/// may still run them.
+fn waiting_for_proof<'v>(view: &'v ClusterView, host: &HostName) -> Vec<&'v GuestName> {
+    if view.is_live(host) {
+        return Vec::new();
+    }
+    let owned = view.assignments.values().filter(|assignment| assignment.host == *host);
+    let waits = |assignment: &&Assignment| {
+        let spec = view.guests.get(&assignment.guest);
+        spec.is_some_and(|spec| !spec.deleting && spec.power == PowerWish::Running && spec.is_shared())
+            && FenceProof::find(view, assignment).is_none()
+    };
+    owned.filter(waits).map(|assignment| &assignment.guest).collect()
+}
+
+fn needed_for(guests: &[&GuestName]) -> String {
+    let names: Vec<&str> = guests.iter().take(NAMES_MAX).map(|guest| guest.as_str()).collect();
+    let more = guests.len().saturating_sub(NAMES_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "it is lost, and may still run {}{more}, whose disks are in storage that hosts share",
+        names.join(", ")
+    )
+}
+
+/// What a guest waits for whose lost host may still run it, and what a person can do.
+pub fn not_proven(view: &ClusterView, host: &HostName) -> String {
+    let word = format!("see that {host} is off, then say `kennel host confirm-dead {host}`");
+    let what = match view.fences.get(host).filter(|fence| fence.off.is_none()) {
+        _ if !has_devices(view, host) => word,
+        Some(Fence { problem: Some(problem), .. }) => {
+            format!("its fence devices have not proven that ({problem}); {word}")
+        }
+        Some(_) | None => format!("the fence devices of {host} are taking its power"),
+    };
+    format!(
+        "{host} is lost, and may still run it: its disks are in storage that hosts share, so it is started elsewhere \
+         only when {host} surely runs it no more; {what}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use model::{FenceDevice, FenceDevices, Pool, PowerOff};
+
+    use super::*;
+    use crate::fixture::{self, cluster, power_off, power_on};
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn after(seconds: i64) -> Timestamp {
+        NOW + SignedDuration::from_secs(seconds)
+    }
+
+    fn give_device(view: &mut ClusterView, host: &str) {
+        let device = FenceDevice {
+            id: uuid::Uuid::nil(),
+            agent: "fence_ipmilan".into(),
+            options: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            level: 1,
+            delay_s: 0,
+        };
+        let devices = BTreeMap::from([("bmc".parse().unwrap(), device)]);
+        let host = fixture::host(host);
+        view.fence_devices.insert(host.clone(), FenceDevices { host, devices });
+    }
+
+    /// Four hosts with devices; `a` runs in shared storage on host1, which is lost.
+    fn lost() -> ClusterView {
+        let mut view = cluster(4);
+        for host in ["host1", "host2", "host3", "host4"] {
+            give_device(&mut view, host);
+        }
+        fixture::put(&mut view, "a", Pool::Shared, "host1", None);
+        fixture::put(&mut view, "m", Pool::Mirror, "host2", Some("host3"));
+        power_off(&mut view, "host1");
+        view
+    }
+
+    fn fence(by_hand: bool) -> Fence {
+        Fence {
+            host: fixture::host("host1"),
+            id: uuid::Uuid::nil(),
+            boot_id: fixture::boot("host1", 1),
+            asked_by: "somebody".into(),
+            by_hand,
+            why: "a test".into(),
+            since: NOW,
+            tries: 0,
+            tried_at: None,
+            problem: None,
+            off: None,
+        }
+    }
+
+    fn put(view: &mut ClusterView, fence: Fence) {
+        view.fences.insert(fence.host.clone(), fence);
+    }
+
+    fn off(fence: Fence) -> Fence {
+        let devices = BTreeSet::from(["bmc".parse().unwrap()]);
+        Fence { off: Some(PowerOff { at: NOW, devices, seen_by: fixture::host("host2") }), ..fence }
+    }
+
+    fn failed(fence: Fence, tries: u32) -> Fence {
+        Fence { tries, tried_at: Some(NOW), problem: Some("bmc: it hangs".into()), ..fence }
+    }
+
+    /// What is planned, as `ask host1: why`, `attempt host1`, `drop host1`, `again in 4`.
+    fn check_at(view: &ClusterView, now: Timestamp, expected: &[&str]) {
+        let plan = fences(view, now, NOW);
+        let mut lines: Vec<String> =
+            plan.ask.iter().map(|ask| format!("ask {}: {}", ask.host, ask.why)).collect();
+        lines.extend(plan.attempt.iter().map(|host| format!("attempt {host}")));
+        lines.extend(plan.drop.iter().map(|host| format!("drop {host}")));
+        lines.extend(plan.wake_at.map(|at| format!("again in {}", at.duration_since(now).as_secs())));
+        assert_eq!(lines, expected);
+    }
+
+    fn check(view: &ClusterView, expected: &[&str]) {
+        check_at(view, NOW, expected);
+    }
+
+    const ASK: &str =
+        "ask host1: it is lost, and may still run a, whose disks are in storage that hosts share";
+
+    #[test]
+    fn a_lost_host_loses_its_power_when_a_guest_waits_for_the_proof() {
+        let mut view = lost();
+        check(&view, &[ASK]);
+        put(&mut view, fence(false));
+        check(&view, &["attempt host1"]);
+        // The try has begun, and its leader has died: whoever leads now begins again.
+        put(&mut view, Fence { tries: 1, tried_at: Some(NOW), ..fence(false) });
+        check_at(&view, after(30), &["attempt host1"]);
+        put(&mut view, off(fence(false)));
+        check(&view, &[]);
+        let proof = FenceProof::find(&view, &view.assignments[&"a".parse().unwrap()]).unwrap();
+        assert_eq!(proof.to_string(), "its power was seen to be off (bmc)");
+    }
+
+    #[test]
+    fn nobodys_power_is_taken_for_guests_that_need_no_proof() {
+        let mut view = lost();
+        power_off(&mut view, "host2");
+        power_on(&mut view, "host1", 1);
+        check(&view, &[]);
+        // Stopped by its host's own word, or wanted by nobody.
+        let mut view = lost();
+        let assignment = view.assignments[&"a".parse().unwrap()].clone();
+        let stopped = fixture::report(&assignment, GuestState::Stopped);
+        view.guest_reports.insert(stopped.guest.clone(), stopped);
+        check(&view, &[]);
+        let mut view = lost();
+        view.guests.get_mut(&"a".parse().unwrap()).unwrap().power = PowerWish::Stopped;
+        check(&view, &[]);
+        let mut view = lost();
+        view.guests.get_mut(&"a".parse().unwrap()).unwrap().deleting = true;
+        check(&view, &[]);
+    }
+
+    #[test]
+    fn without_devices_people_are_asked() {
+        let mut view = lost();
+        view.fence_devices.clear();
+        check(&view, &[]);
+        assert!(not_proven(&view, &fixture::host("host1")).ends_with("`kennel host confirm-dead host1`"));
+        give_device(&mut view, "host1");
+        assert!(not_proven(&view, &fixture::host("host1")).ends_with("of host1 are taking its power"));
+        put(&mut view, failed(fence(false), 1));
+        let said = not_proven(&view, &fixture::host("host1"));
+        assert!(said.contains("have not proven that (bmc: it hangs); see that host1 is off"), "{said}");
+        // Somebody removes the devices while it is tried.
+        view.fence_devices.clear();
+        check_at(&view, after(100), &["drop host1"]);
+    }
+
+    #[test]
+    fn a_leader_that_was_cut_off_itself_waits() {
+        let view = lost();
+        let plan = fences(&view, NOW, after(5));
+        assert_eq!(plan, FencePlan { wake_at: Some(after(5)), ..FencePlan::default() });
+    }
+
+    #[test]
+    fn what_proves_nothing_is_tried_again_less_and_less_often() {
+        let mut view = lost();
+        for (tries, pause) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)] {
+            put(&mut view, failed(fence(false), tries));
+            check(&view, &[&format!("again in {pause}")]);
+            check_at(&view, after(pause), &["attempt host1"]);
+        }
+    }
+
+    #[test]
+    fn the_first_proof_wins() {
+        let mut view = lost();
+        put(&mut view, Fence { tries: 1, tried_at: Some(NOW), ..fence(false) });
+        let host = fixture::host("host1");
+        let boot_id = fixture::boot("host1", 1);
+        let word = model::ConfirmedDead { host: host.clone(), boot_id, by: "admin".into(), at: NOW };
+        view.confirmed_dead.insert(host, word);
+        check(&view, &["drop host1"]);
+    }
+
+    #[test]
+    fn a_fence_of_another_boot_proves_nothing() {
+        let mut view = lost();
+        put(&mut view, off(Fence { boot_id: fixture::boot("host1", 0), ..fence(false) }));
+        assert_eq!(FenceProof::find(&view, &view.assignments[&"a".parse().unwrap()]), None);
+        check(&view, &[ASK]);
+    }
+
+    #[test]
+    fn what_is_heard_is_not_off_whatever_a_device_said() {
+        let mut view = lost();
+        put(&mut view, off(fence(true)));
+        power_on(&mut view, "host1", 1);
+        assert_eq!(FenceProof::find(&view, &view.assignments[&"a".parse().unwrap()]), None);
+        check(&view, &[]);
+    }
+
+    #[test]
+    fn an_operators_fence_is_tried_once_also_on_a_host_that_is_heard() {
+        let mut view = lost();
+        power_on(&mut view, "host1", 1);
+        put(&mut view, fence(true));
+        check(&view, &["attempt host1"]);
+        put(&mut view, failed(fence(true), 1));
+        check_at(&view, after(1000), &[]);
+        // Later the host is lost, and the leader needs a proof.
+        power_off(&mut view, "host1");
+        check_at(&view, after(1000), &[ASK]);
+    }
+
+    #[test]
+    fn planning_again_changes_nothing() {
+        let mut view = lost();
+        assert_eq!(fences(&view, NOW, NOW), fences(&view, NOW, NOW));
+        put(&mut view, off(fence(false)));
+        check_at(&view, after(10_000), &[]);
     }
 }

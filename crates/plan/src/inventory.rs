@@ -590,6 +590,7 @@ fn slim(view: &ClusterView) -> ClusterView {
         rules: view.rules.clone(),
         pools: view.pools.clone(),
         confirmed_dead: view.confirmed_dead.clone(),
+        fences: view.fences.clone(),
         jobs: open_jobs(view).map(|job| (job.id, job.clone())).collect(),
         job_reports: view.job_reports.clone(),
         ..ClusterView::default()

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::{
-    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, GuestReport, GuestSpec, Host,
-    HostName, HostReport, Image, InSync, JobReport, JobSpec, NamedPool, Network, ReplicaDrop, Rule, Schema,
-    Session, User,
+    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, Fence, FenceDevices, GuestReport,
+    GuestSpec, Host, HostName, HostReport, Image, InSync, JobReport, JobSpec, NamedPool, Network,
+    ReplicaDrop, Rule, Schema, Session, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,8 @@ records! {
     Image: image => keys::image(&image.name);
     NamedPool: pool => keys::pool(&pool.name);
     ConfirmedDead: word => keys::confirmed_dead(&word.host);
+    FenceDevices: devices => keys::fence_devices(&devices.host);
+    Fence: fence => keys::fence(&fence.host);
     JobSpec: job => keys::job(job.id);
     JobReport: report => keys::job_report(report.id);
     Event: event => keys::event(event.id);

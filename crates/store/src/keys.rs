@@ -8,6 +8,7 @@
 //! /kennel/rules/<rule>
 //! /kennel/networks/<network>                       addresses/<network>/<ip>
 //! /kennel/images/<image>                           pools/<pool>, confirmed-dead/<host>
+//! /kennel/fence-devices/<host>                     fences/<host>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
 //! /kennel/users/<user>
@@ -41,6 +42,8 @@ pub const ADDRESSES: &str = "/kennel/addresses/";
 pub const IMAGES: &str = "/kennel/images/";
 pub const POOLS: &str = "/kennel/pools/";
 pub const CONFIRMED_DEAD: &str = "/kennel/confirmed-dead/";
+pub const FENCE_DEVICES: &str = "/kennel/fence-devices/";
+pub const FENCES: &str = "/kennel/fences/";
 pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
@@ -105,6 +108,14 @@ pub fn confirmed_dead(host: &HostName) -> String {
     format!("{CONFIRMED_DEAD}{host}")
 }
 
+pub fn fence_devices(host: &HostName) -> String {
+    format!("{FENCE_DEVICES}{host}")
+}
+
+pub fn fence(host: &HostName) -> String {
+    format!("{FENCES}{host}")
+}
+
 pub fn job(id: JobId) -> String {
     format!("{JOBS}{id}")
 }
@@ -150,6 +161,8 @@ pub enum Kind {
     Image,
     Pool,
     ConfirmedDead,
+    FenceDevices,
+    Fence,
     Job,
     JobReport,
     Event,
@@ -160,7 +173,7 @@ pub enum Kind {
 
 const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
 
-const PREFIXES: [(&str, Kind); 20] = [
+const PREFIXES: [(&str, Kind); 22] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -175,6 +188,8 @@ const PREFIXES: [(&str, Kind); 20] = [
     (IMAGES, Kind::Image),
     (POOLS, Kind::Pool),
     (CONFIRMED_DEAD, Kind::ConfirmedDead),
+    (FENCE_DEVICES, Kind::FenceDevices),
+    (FENCES, Kind::Fence),
     (JOBS, Kind::Job),
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),

@@ -8,6 +8,7 @@
 mod calls;
 mod console;
 mod error;
+mod fencing;
 mod local;
 mod peer;
 mod planning;

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use model::{Bytes, Compatibility, Duty, HostName, HostPhase, HostUsage, Usage};
 
-use super::host_change;
+use super::{host_change, host_fence};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -72,6 +72,26 @@ them no more. This is one. Your word counts until the host is heard again.")]
         #[arg(long)]
         yes: bool,
     },
+    /// The devices that can take a host's power
+    FenceDevice {
+        #[command(subcommand)]
+        command: host_fence::DeviceCommand,
+    },
+    /// Have a host's power taken
+    #[command(after_help = "Examples:
+  kennel host fence host3 --why 'it hangs'
+  kennel host fence host3 --force --yes      though guests run on it
+
+It counts as done when the fence devices say that the power is off and the host is not heard any more.")]
+    Fence(host_fence::FenceArguments),
+    /// Give a host its power back
+    #[command(after_help = "Example:
+  kennel host unfence host3")]
+    Unfence { host: HostName },
+    /// Ask every fence device of a host whether there is power; nothing is switched
+    #[command(after_help = "Example:
+  kennel host fence-test host3")]
+    FenceTest { host: HostName },
 }
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -101,6 +121,10 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Maintenance(arguments) => host_change::empty(context, arguments, Duty::Maintenance).await,
         Command::Resume { host } => host_change::resume(context, host).await,
         Command::ConfirmDead { host, yes } => host_change::confirm_dead(context, host, yes).await,
+        Command::FenceDevice { command } => host_fence::devices(context, command).await,
+        Command::Fence(arguments) => host_fence::fence(context, arguments).await,
+        Command::Unfence { host } => host_fence::unfence(context, host).await,
+        Command::FenceTest { host } => host_fence::test(context, host).await,
     }
 }
 
@@ -267,7 +291,9 @@ pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block
                 || "none: it is not heard of; it may be dead, cut off or frozen".to_owned(),
                 |session| format!("since {}", times::at_and_ago(session.started_at, now)),
             ),
-        );
+        )
+        .each("Fence devices", host_fence::lines(view))
+        .maybe("Power", view.fence.as_ref().map(|fence| host_fence::in_words(fence, now)));
     let Some(report) = &view.report else {
         return block.line("Report", "none yet");
     };
@@ -328,6 +354,8 @@ pub mod tests {
                 settings: model::HostSettings::default(),
             },
             session: None,
+            fence_devices: BTreeMap::new(),
+            fence: None,
             report: (phase == HostPhase::Online).then(|| HostReport {
                 host: name,
                 boot_id: model::BootId(uuid::Uuid::nil()),

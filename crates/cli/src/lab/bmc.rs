@@ -131,7 +131,10 @@ pub fn press(lab: &Lab, host: &str, words: &[String]) -> Result<()> {
             }
             Ok(())
         }
-        ["set", settings @ ..] => settings.chunks(2).try_for_each(|setting| set(lab, host, setting)),
+        ["set", settings @ ..] => settings.chunks(2).try_for_each(|setting| {
+            set(lab, host, setting)?;
+            write_down(lab, host, setting)
+        }),
         _ => bail!("a BMC of the lab understands `get` and `set`, not `{}`", words.join(" ")),
     }
 }
@@ -148,6 +151,14 @@ fn set(lab: &Lab, host: &str, setting: &[&str]) -> Result<()> {
         ["boot", _] => Ok(()),
         _ => bail!("a BMC of the lab cannot set `{}`", setting.join(" ")),
     }
+}
+
+/// The BMC's own log: what it has done, when it is done, as in `2026-11-21T20:00:00Z power 0`.
+fn write_down(lab: &Lab, host: &str, setting: &[&str]) -> Result<()> {
+    let path = lab.host_folder(host).join("bmc").join("power.log");
+    let mut log = super::open_log(&path)?;
+    writeln!(log, "{} {}", jiff::Timestamp::now(), setting.join(" "))
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// What `ipmi_sim` leaves open to its children (its sockets among it) must not live on in a host that we start.

@@ -4,6 +4,7 @@
 //! keeps kenneld running, and collects the processes that nobody waits for. When it is killed, the kernel ends
 //! everything else in its PID namespace.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -73,6 +74,8 @@ fn start_kenneld(lab: &Lab, state: &State, host: &Host) -> Result<Pid> {
         .args(["--name", &host.name])
         .args(["--zone", &format!("zone{}", host.number)])
         .args(["--uplink", "default=eth1"])
+        // Fence agents of the lab's own come before the machine's.
+        .env("PATH", path_with(&lab.folder.join("fence-agents"))?)
         // The machine's /tmp is not the host's: what is left there would outlive the lab.
         .env("TMPDIR", "/run/tmp")
         // For image builds, which run apt.
@@ -84,6 +87,13 @@ fn start_kenneld(lab: &Lab, state: &State, host: &Host) -> Result<Pid> {
         .with_context(|| format!("start {}", state.kenneld.display()))?;
     // Waited for by the loop above, as everything is that ends here.
     Ok(Pid::from_raw(i32::try_from(child.id()).context("read a process id")?))
+}
+
+/// The PATH that this process has, with another folder first.
+fn path_with(folder: &Path) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).context("put the folder of the lab's fence agents into the PATH")
 }
 
 /// The power is on before the cables are in.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use host::compare::PieceHash;
+use host::fence::Agents;
 use host::image::store::ImageFiles;
 use host::series::Series;
 use host::usage::Reading;
@@ -35,6 +36,10 @@ pub trait Backend: Send + Sync + Debug + 'static {
     async fn end_connections(&self, request: &EndConnections) -> Result<(), HostError>;
     /// The hashes of a replica that this host serves.
     async fn replica_hashes(&self, request: &HashRequest) -> Result<Vec<PieceHash>, HostError>;
+    /// The fence agents of this host.
+    fn fence_agents(&self) -> Agents {
+        Agents::default()
+    }
     /// Marks a new pool's storage as its own, as this host sees it.
     async fn take_pool(&self, _pool: &NamedPool) -> Result<(), HostError> {
         Ok(())

@@ -21,6 +21,7 @@ mod checks;
 mod cluster;
 mod commit;
 mod create;
+mod fencing;
 mod guests;
 mod hosts;
 mod images;
@@ -157,6 +158,11 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/{name}", get(pools::show).delete(pools::delete))
         .route("/v1/hosts/{name}/confirm-dead", post(hosts::confirm_dead))
+        .route("/v1/hosts/{name}/fence-devices", post(fencing::add))
+        .route("/v1/hosts/{name}/fence-devices/{device}", delete(fencing::remove))
+        .route("/v1/hosts/{name}/fence", post(fencing::fence))
+        .route("/v1/hosts/{name}/unfence", post(fencing::unfence))
+        .route("/v1/hosts/{name}/fence-test", post(fencing::test))
         .route("/v1/images", get(lists::images).post(images::register))
         .route("/v1/images/{name}", get(lists::image).delete(images::delete))
         .route("/v1/images/{name}/build", post(images::build))

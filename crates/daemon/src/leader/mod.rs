@@ -6,6 +6,7 @@
 //! after something was decided without it.
 
 mod balance;
+mod fencing;
 mod jobs;
 mod watcher;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 pub use balance::Balancer;
 
 use crate::events::Events;
+use crate::fencing::Fencer;
 use crate::session::Standing;
 use crate::state::State;
 
@@ -44,15 +46,23 @@ pub struct Leader {
     watcher: watcher::Watcher,
     /// It does not know what became of something that it wrote.
     doubtful: bool,
+    fencing: fencing::Fencing,
     /// `since`, for the balancer.
     leads: watch::Sender<Option<i64>>,
 }
 
 impl Leader {
-    pub fn new(me: HostName, state: State, events: Events, session: watch::Receiver<Standing>) -> Leader {
+    pub fn new(
+        me: HostName,
+        state: State,
+        events: Events,
+        session: watch::Receiver<Standing>,
+        fencer: Fencer,
+    ) -> Leader {
         let (leads, _) = watch::channel(None);
         let watcher = watcher::Watcher::default();
-        Leader { me, state, events, session, since: None, watcher, doubtful: false, leads }
+        let fencing = fencing::Fencing::new(me.clone(), state.clone(), fencer);
+        Leader { me, state, events, session, since: None, watcher, doubtful: false, fencing, leads }
     }
 
     /// The revision of this daemon's leader record, while it leads.
@@ -76,6 +86,9 @@ impl Leader {
                     AFTER_FAILURE
                 }
             };
+            if self.since.is_none() {
+                self.fencing.stop();
+            }
             self.leads.send_if_modified(|leads| std::mem::replace(leads, self.since) != self.since);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
@@ -130,7 +143,8 @@ impl Leader {
         for news in self.watcher.look(self.state.read().view()) {
             tell(&self.events, news);
         }
-        let decision = decide(self.state.read().view(), now, recover_from(standing, now));
+        let recover_from = recover_from(standing, now);
+        let decision = decide(self.state.read().view(), now, recover_from);
         for news in self.watcher.waits(&decision.waiting) {
             self.events.warning(news.kind, news.subject, news.message);
         }
@@ -138,8 +152,10 @@ impl Leader {
         for change in &changes {
             unless_refused(self.carry_out(since, change).await)?;
         }
+        let fence_at = self.fencing.advance(since, now, recover_from).await?;
         self.advance_jobs(since, now).await?;
         self.trim_events(since).await?;
+        let wake_at = wake_at.into_iter().chain(fence_at).min();
         let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
         Ok(wake.map_or(LOOK_EVERY, |wake| wake.min(LOOK_EVERY)))
     }
@@ -209,6 +225,7 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
             txn.absent(&keys::session(&from.host));
             match proof {
                 FenceProof::Confirmed { .. } => txn.unchanged(&keys::confirmed_dead(&from.host)),
+                FenceProof::PowerOff { .. } => txn.unchanged(&keys::fence(&from.host)),
                 FenceProof::SaidStopped => txn.unchanged(&keys::guest_report(&from.guest)),
             };
             // The proof is looked at again, now that what it rests on is compared.

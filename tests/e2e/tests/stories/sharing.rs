@@ -9,10 +9,10 @@ use e2e::wait;
 
 use crate::story::{HOSTS, Story};
 
-const POOL: &str = "nfs1";
+pub const POOL: &str = "nfs1";
 
 /// Makes the pool in a folder that every lab host sees, and waits until all of them have said so.
-fn make_pool(lab: &Lab) -> std::path::PathBuf {
+pub fn make_pool(lab: &Lab) -> std::path::PathBuf {
     let folder = lab.folder().join("shared");
     std::fs::create_dir(&folder).unwrap();
     let path = folder.display().to_string();

@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use api::{ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched};
+use api::{
+    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched,
+};
 use model::{ClusterView, GuestName, GuestPhase, HostName, HostUsage, JobId, Seed, VolumeId};
 use serde::Serialize;
 use store::{Kind, Mark};

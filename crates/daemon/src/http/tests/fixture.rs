@@ -11,6 +11,7 @@ use api::{
 };
 use async_trait::async_trait;
 use host::compare::PieceHash;
+use host::fence::Agents;
 use host::image::store::ImageFiles;
 use host::series::Series;
 use host::{HostError, Machine};
@@ -43,6 +44,7 @@ pub struct TestBackend {
     pub series: Arc<Series>,
     /// What guests said last here.
     pub said: Mutex<BTreeMap<GuestId, (Vec<u8>, SystemTime)>>,
+    agents: Agents,
 }
 
 #[async_trait]
@@ -95,6 +97,10 @@ impl Backend for TestBackend {
 
     async fn last_lines(&self, guest: GuestId, _: u64) -> Result<Option<(Vec<u8>, SystemTime)>, HostError> {
         Ok(self.said.lock().unwrap().get(&guest).cloned())
+    }
+
+    fn fence_agents(&self) -> Agents {
+        self.agents.clone()
     }
 
     async fn store_members(&self) -> Vec<StoreMemberView> {
@@ -195,6 +201,7 @@ impl TestCluster {
             peers: PeerClient::new("test".to_owned(), identity.client_config().unwrap()),
             machines: Mutex::default(),
             usage: Mutex::default(),
+            agents: Agents::in_folders(vec![self.agents()]),
             series: Arc::new(Series::open(&self.folder.path().join(name.as_str())).unwrap()),
             said: Mutex::default(),
         });
@@ -203,6 +210,11 @@ impl TestCluster {
         let task = tokio::spawn(serve(listener, tls, backend.clone()));
         let endpoint = format!("https://{}:{}", address, api::PORT);
         self.hosts.push(TestHost { backend, endpoint, link, task });
+    }
+
+    /// Where every host finds its fence agents.
+    pub fn agents(&self) -> std::path::PathBuf {
+        self.folder.path().join("agents")
     }
 
     pub fn config(&self) -> ClientConfig {
