@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{HashRequest, PromiseRequest, StoreMemberView};
+use api::{EndConnections, HashRequest, PromiseRequest, StoreMemberView};
 use async_trait::async_trait;
 use daemon::{PeerClient, State};
 use host::compare::PieceHash;
@@ -79,6 +79,10 @@ impl daemon::Backend for Backend {
 
     async fn promise(&self, _asker: &HostName, _request: &PromiseRequest) -> u64 {
         0
+    }
+
+    async fn end_connections(&self, _request: &EndConnections) -> Result<(), HostError> {
+        Err(HostError::NotFound("a made-up host serves no replicas".to_owned()))
     }
 
     async fn replica_hashes(&self, _request: &HashRequest) -> Result<Vec<PieceHash>, HostError> {
