@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use model::{
     Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, Filled, GuestName, GuestSpec, HostName,
-    ImageName, Pool, PoolName, VolumeId, VolumePhase,
+    ImageName, Pool, PoolName, Verified, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,6 +36,9 @@ pub struct VolumeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub degraded_since: Option<Timestamp>,
+    /// What the last comparison of its replicas has found. Told of one volume only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// Why it has no other secondary yet, if it is degraded; a phrase without a full stop. Told of one volume only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healing: Option<String>,
@@ -144,6 +147,7 @@ impl VolumeView {
             fill: told.and_then(|volume| volume.fill.clone()),
             filled: told.and_then(|volume| volume.filled.clone()),
             degraded_since: in_sync.filter(|_| disk.pool == Pool::Mirror).and_then(|set| set.alone_since),
+            verified: None,
             healing: None,
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }

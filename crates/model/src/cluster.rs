@@ -60,6 +60,9 @@ pub struct Settings {
     /// does.
     #[serde(default = "heal_after")]
     pub heal_after_s: u32,
+    /// How often both replicas of each mirrored volume are compared, seconds; 0: never.
+    #[serde(default = "verify_every")]
+    pub verify_every_s: u32,
     /// The processor that guests are started with. None: under KVM the lowest level of all hosts, under emulation all
     /// that QEMU emulates.
     #[serde(default)]
@@ -69,6 +72,11 @@ pub struct Settings {
 /// Long enough for a host to be rebooted, or repaired by somebody who is near.
 fn heal_after() -> u32 {
     30 * 60
+}
+
+/// Disks that rot do so over years; a month costs little.
+fn verify_every() -> u32 {
+    30 * 24 * 3600
 }
 
 fn moves_at_once() -> u32 {
@@ -127,6 +135,7 @@ impl Default for Settings {
             memory_percent: memory_percent(),
             vcpus_percent: vcpus_percent(),
             heal_after_s: heal_after(),
+            verify_every_s: verify_every(),
             cpu_baseline: None,
         }
     }

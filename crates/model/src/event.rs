@@ -63,6 +63,8 @@ pub enum EventKind {
     /// A volume that has long had one replica gets a new secondary, or cannot get one.
     VolumeHealing,
     VolumeGrown,
+    /// Both replicas of a volume were compared.
+    VolumeVerified,
     StoreDegraded,
     RecordDamaged,
     JobEnded,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Epoch, GuestName, HandoverKind, HostName, ImageName, JobId, MoveOptions};
+use crate::{Bytes, Epoch, GuestName, HandoverKind, HostName, ImageName, JobId, MoveOptions, VolumeId};
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -64,6 +64,11 @@ pub enum JobKind {
         #[schema(value_type = Option<String>, format = DateTime)]
         heals: Option<Timestamp>,
     },
+    /// Compare both replicas of a volume while its guest runs. Its owner's host does it.
+    VerifyVolume {
+        guest: GuestName,
+        volume: VolumeId,
+    },
     /// Bring everything off a host; which guests go where is decided while it runs.
     DrainHost {
         host: HostName,
@@ -104,6 +109,7 @@ impl fmt::Display for JobKind {
             JobKind::MoveGuest { guest, to, heals: Some(since), .. } => {
                 format!("give guest {guest} another secondary, {to}: degraded since {since:.0}")
             }
+            JobKind::VerifyVolume { guest, volume } => format!("verify volume {volume} of {guest}"),
             JobKind::DrainHost { host } => format!("drain host {host}"),
             JobKind::Balance { moves } => format!("balance with {} moves", moves.len()),
         };
@@ -133,6 +139,30 @@ pub struct JobReport {
     /// What a move of a guest must remember.
     #[serde(default)]
     pub moving: Option<Moving>,
+    /// What a comparison of two replicas has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// What a comparison of two replicas has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Verified {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The hosts of the two replicas, the owner first.
+    pub hosts: Vec<HostName>,
+    pub compared: Bytes,
+    /// How much differs; nothing: they are identical.
+    pub unlike: Bytes,
+    /// Where they differ; the first ranges only.
+    pub ranges: Vec<ByteRange>,
+}
+
+/// A part of a volume, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteRange {
+    pub start: u64,
+    pub length: u64,
 }
 
 /// What a move of a guest remembers from step to step, so that any leader can go on with it or undo it.
@@ -160,7 +190,15 @@ impl JobReport {
     /// A report that nobody has written yet.
     pub fn new(id: JobId, steps: impl IntoIterator<Item = &'static str>) -> Self {
         let steps = steps.into_iter().map(JobStep::waiting).collect();
-        Self { id, state: JobState::Waiting, steps, error: None, ended_at: None, moving: None }
+        Self {
+            id,
+            state: JobState::Waiting,
+            steps,
+            error: None,
+            ended_at: None,
+            moving: None,
+            verified: None,
+        }
     }
 
     /// Between 0 and 1: the share of its steps that are done.

@@ -615,7 +615,10 @@ fn jobs_by_guest(view: &ClusterView) -> BTreeMap<&GuestName, &JobSpec> {
             | JobKind::MoveGuest { guest, .. } => {
                 busy.insert(guest, job);
             }
-            JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => {}
+            JobKind::BuildImage { .. }
+            | JobKind::VerifyVolume { .. }
+            | JobKind::DrainHost { .. }
+            | JobKind::Balance { .. } => {}
         }
     }
     busy

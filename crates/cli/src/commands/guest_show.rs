@@ -205,6 +205,7 @@ mod tests {
                 fill: None,
                 degraded_since: None,
                 healing: None,
+                verified: None,
                 filled: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),

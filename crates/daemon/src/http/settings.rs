@@ -21,6 +21,8 @@ const SURVIVE_HOSTS_MAX: u32 = 16;
 /// Of memory and of processors. Below 10 a host would be empty, above 10,000 the limit is none.
 pub const PERCENT: std::ops::RangeInclusive<u32> = 10..=10_000;
 const STARTS_PER_HOST_MAX: u32 = 1000;
+/// Ten years: longer is never.
+const VERIFY_EVERY_MAX_S: u32 = 10 * 365 * 24 * 3600;
 /// A month: who waits for longer can switch it off.
 const HEAL_AFTER_MAX_S: u32 = 31 * 24 * 3600;
 
@@ -69,6 +71,7 @@ fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
     range(request.recovery_starts_per_host, 1..=STARTS_PER_HOST_MAX, &|n| {
         format!("starting {n} lost guests at once")
     })?;
+    range(request.verify_every_s, 0..=VERIFY_EVERY_MAX_S, &|n| format!("comparing replicas every {n} s"))?;
     range(request.heal_after_s, 0..=HEAL_AFTER_MAX_S, &|n| format!("healing after {n} s"))?;
     match request.survive {
         Some(Survive::Hosts(count)) => {
@@ -89,6 +92,7 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
         vcpus_percent,
         recovery_starts_per_host,
         heal_after_s,
+        verify_every_s,
         cpu_baseline,
     } = request.clone();
     settings.balance = balance.unwrap_or(settings.balance);
@@ -99,6 +103,7 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
     settings.vcpus_percent = vcpus_percent.unwrap_or(settings.vcpus_percent);
     settings.recovery_starts_per_host = recovery_starts_per_host.unwrap_or(settings.recovery_starts_per_host);
     settings.heal_after_s = heal_after_s.unwrap_or(settings.heal_after_s);
+    settings.verify_every_s = verify_every_s.unwrap_or(settings.verify_every_s);
     settings.cpu_baseline = cpu_baseline.unwrap_or(settings.cpu_baseline);
 }
 

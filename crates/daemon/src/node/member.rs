@@ -89,6 +89,7 @@ pub async fn start_with(
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
     tokio::spawn(agent.pools.clone().keep());
     tokio::spawn(agent.clone().run());
+    tokio::spawn(crate::agent::verify::keep(agent.clone()));
     tokio::spawn(usages.measure(agent.clone()));
     let leader = Leader::new(config.name.clone(), state.clone(), events.clone(), session);
     tokio::spawn(Balancer::new(state.clone(), events, member.usages.clone(), leader.leads()).run());

@@ -24,6 +24,7 @@ pub(super) fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
         JobKind::RestartGuest { .. } => Some(&[("restart", is_as_wished)]),
         JobKind::DeleteGuest { .. } => Some(&[("end and delete", is_gone)]),
         JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
         | JobKind::MoveGuest { .. }
         | JobKind::DrainHost { .. }
         | JobKind::Balance { .. } => None,

@@ -84,7 +84,7 @@ pub fn advance(
         | JobKind::RestartGuest { guest } => guest::advance(view, spec, guest, &mut report, now),
         JobKind::MoveGuest { .. } => move_guest::advance(view, spec, &mut report, now),
         // A host runs it, not the leader.
-        JobKind::BuildImage { .. } => return None,
+        JobKind::BuildImage { .. } | JobKind::VerifyVolume { .. } => return None,
         // These ask the planner: see [`moves`].
         JobKind::DrainHost { .. } | JobKind::Balance { .. } => return None,
     };
