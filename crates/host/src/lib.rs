@@ -15,6 +15,7 @@ pub mod replica;
 pub mod seed;
 pub mod series;
 pub mod usage;
+pub mod verify;
 pub mod volume;
 
 use std::fmt::Debug;

@@ -96,6 +96,24 @@ pub enum Recipe {
     Debian,
 }
 
+impl JobKind {
+    /// The volume whose replicas it compares, if it does that.
+    pub fn verifies(&self) -> Option<VolumeId> {
+        match self {
+            JobKind::VerifyVolume { volume, .. } => Some(*volume),
+            JobKind::CreateGuest { .. }
+            | JobKind::DeleteGuest { .. }
+            | JobKind::StartGuest { .. }
+            | JobKind::StopGuest { .. }
+            | JobKind::RestartGuest { .. }
+            | JobKind::BuildImage { .. }
+            | JobKind::MoveGuest { .. }
+            | JobKind::DrainHost { .. }
+            | JobKind::Balance { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for JobKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
@@ -151,9 +169,14 @@ pub struct Verified {
     pub at: Timestamp,
     /// The hosts of the two replicas, the owner first.
     pub hosts: Vec<HostName>,
+    /// As [`crate::InSync::resync`] was: one that was asked for since has made up for what was found.
+    pub resync: u64,
+    /// From the beginning; less than the volume's size if too much was unlike.
     pub compared: Bytes,
-    /// How much differs; nothing: they are identical.
+    /// How much differs; nothing: no difference was found.
     pub unlike: Bytes,
+    /// What the guest wrote all the while, so that nothing can be said of it.
+    pub busy: Bytes,
     /// Where they differ; the first ranges only.
     pub ranges: Vec<ByteRange>,
 }

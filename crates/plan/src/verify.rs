@@ -4,23 +4,25 @@
 //! time within the first period of its life; which time follows from its id, so that volumes that were made together
 //! are not all compared together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    ClusterView, GuestName, GuestPhase, HostName, JobKind, JobReport, JobSpec, Pool, Settings, Verified,
-    VolumeId,
+    ClusterView, GuestName, GuestPhase, HostName, JobId, JobSpec, JobState, Pool, Settings, VolumeId,
 };
 
-/// What is to be compared now, and the host that does it. `None`: nothing is.
-pub fn due(view: &ClusterView, now: Timestamp) -> Option<(GuestName, VolumeId, HostName)> {
+/// After one that failed it is tried again sooner than usual, seconds.
+const AGAIN_AFTER: u32 = 24 * 3600;
+
+/// What is to be compared now. `None`: nothing is.
+pub fn due(view: &ClusterView, now: Timestamp) -> Option<(GuestName, VolumeId)> {
     let every =
         view.cluster.as_ref().map_or(Settings::default().verify_every_s, |c| c.settings.verify_every_s);
     if every == 0 || under_way(view).next().is_some() {
         return None;
     }
     let tried = last_tries(view);
-    let mut best: Option<(Timestamp, VolumeId, &GuestName, &HostName)> = None;
+    let mut best: Option<(Timestamp, VolumeId, &GuestName)> = None;
     for spec in view.guests.values() {
         let Some(assignment) = view.assignments.get(&spec.name) else { continue };
         let report = view.guest_reports.get(&spec.name);
@@ -35,60 +37,68 @@ pub fn due(view: &ClusterView, now: Timestamp) -> Option<(GuestName, VolumeId, H
                 continue;
             }
             let at = match tried.get(&disk.volume) {
-                Some(last) => *last + SignedDuration::from_secs(i64::from(every)),
+                Some((last, true)) => *last + seconds(every),
+                Some((last, false)) => *last + seconds(every.min(AGAIN_AFTER)),
                 None => spec.created_at + SignedDuration::from_secs(spread(disk.volume, every)),
             };
-            let this = (at, disk.volume, &spec.name, &assignment.host);
+            let this = (at, disk.volume, &spec.name);
             if at <= now && best.is_none_or(|best| this < best) {
                 best = Some(this);
             }
         }
     }
-    best.map(|(_, volume, guest, host)| (guest.clone(), volume, host.clone()))
+    best.map(|(_, volume, guest)| (guest.clone(), volume))
 }
 
-/// Comparisons that have not ended, on hosts that are there.
-pub fn under_way(view: &ClusterView) -> impl Iterator<Item = (&JobSpec, VolumeId)> {
+fn seconds(seconds: u32) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(seconds))
+}
+
+/// Comparisons that have not ended.
+pub fn open(view: &ClusterView) -> impl Iterator<Item = (&JobSpec, VolumeId)> {
     let ended = |job: &JobSpec| view.job_reports.get(&job.id).is_some_and(|r| r.state.is_terminal());
-    let mine = view.jobs.values().filter(move |job| !ended(job));
-    mine.filter(|job| job.runner.as_ref().is_some_and(|host| view.is_live(host)))
-        .filter_map(|job| volume_of(job).map(|volume| (job, volume)))
+    view.jobs.values().filter(move |job| !ended(job)).filter_map(|job| Some((job, job.kind.verifies()?)))
 }
 
-/// What the last comparison of a volume has found, as far as its job is kept.
-pub fn last(view: &ClusterView, volume: VolumeId) -> Option<&Verified> {
-    let jobs = view.jobs.values().filter(|job| volume_of(job) == Some(volume));
-    let found = jobs.filter_map(|job| view.job_reports.get(&job.id)?.verified.as_ref());
-    found.max_by_key(|verified| verified.at)
+/// Those among them that somebody does: their guests' owners are there.
+pub fn under_way(view: &ClusterView) -> impl Iterator<Item = (&JobSpec, VolumeId)> {
+    open(view).filter(|(_, volume)| owner(view, *volume).is_some_and(|host| view.is_live(host)))
 }
 
-/// When the last comparison of each volume ended, however it did.
-fn last_tries(view: &ClusterView) -> BTreeMap<VolumeId, Timestamp> {
+fn owner(view: &ClusterView, volume: VolumeId) -> Option<&HostName> {
+    let guest = view.guests.values().find(|guest| guest.disks.iter().any(|disk| disk.volume == volume))?;
+    view.assignments.get(&guest.name).map(|assignment| &assignment.host)
+}
+
+/// When the last comparison of each volume ended, and whether it found out anything.
+fn last_tries(view: &ClusterView) -> BTreeMap<VolumeId, (Timestamp, bool)> {
     let mut tries = BTreeMap::new();
     for job in view.jobs.values() {
-        let report: Option<&JobReport> = view.job_reports.get(&job.id);
-        let Some((volume, ended)) = volume_of(job).zip(report.and_then(|report| report.ended_at)) else {
-            continue;
-        };
-        let last = tries.entry(volume).or_insert(ended);
-        *last = ended.max(*last);
+        let Some(report) = view.job_reports.get(&job.id) else { continue };
+        let Some((volume, ended)) = job.kind.verifies().zip(report.ended_at) else { continue };
+        let this = (ended, report.state == JobState::Done);
+        let last = tries.entry(volume).or_insert(this);
+        *last = this.max(*last);
     }
     tries
 }
 
-fn volume_of(job: &JobSpec) -> Option<VolumeId> {
-    match &job.kind {
-        JobKind::VerifyVolume { volume, .. } => Some(*volume),
-        JobKind::CreateGuest { .. }
-        | JobKind::DeleteGuest { .. }
-        | JobKind::StartGuest { .. }
-        | JobKind::StopGuest { .. }
-        | JobKind::RestartGuest { .. }
-        | JobKind::BuildImage { .. }
-        | JobKind::MoveGuest { .. }
-        | JobKind::DrainHost { .. }
-        | JobKind::Balance { .. } => None,
+/// Ended jobs that are not to be forgotten with the others: each volume's last comparison, and its last one that found
+/// out anything.
+pub fn worth_keeping(view: &ClusterView) -> BTreeSet<JobId> {
+    let volumes: BTreeSet<VolumeId> =
+        view.guests.values().flat_map(|guest| guest.disks.iter().map(|disk| disk.volume)).collect();
+    let mut last: BTreeMap<(VolumeId, bool), (Timestamp, JobId)> = BTreeMap::new();
+    for job in view.jobs.values() {
+        let Some(report) = view.job_reports.get(&job.id) else { continue };
+        let Some((volume, ended)) = job.kind.verifies().zip(report.ended_at) else { continue };
+        for found in [false, true].into_iter().filter(|found| !found || report.verified.is_some()) {
+            let this = (ended, job.id);
+            let newest = last.entry((volume, found)).or_insert(this);
+            *newest = this.max(*newest);
+        }
     }
+    last.into_iter().filter(|((volume, _), _)| volumes.contains(volume)).map(|(_, (_, job))| job).collect()
 }
 
 /// A time within a period, seconds.
@@ -100,7 +110,7 @@ fn spread(volume: VolumeId, every: u32) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use model::{JobId, JobState};
+    use model::{Bytes, JobKind, JobReport, Verified};
 
     use super::*;
     use crate::fixture::{cluster, host, power_off, put, volume};
@@ -112,7 +122,7 @@ mod tests {
     }
 
     fn next(view: &ClusterView, now: Timestamp) -> Option<String> {
-        due(view, now).map(|(guest, _, host)| format!("{guest} on {host}"))
+        due(view, now).map(|(guest, _)| guest.to_string())
     }
 
     fn enter(view: &mut ClusterView, number: u128, guest: &str, ended: Option<i64>) {
@@ -123,7 +133,7 @@ mod tests {
             kind,
             created_at: at(0),
             requested_by: "schedule".into(),
-            runner: Some(host("host1")),
+            runner: None,
             cancel: false,
         };
         view.jobs.insert(id, job);
@@ -140,21 +150,65 @@ mod tests {
         put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
         put(&mut view, "b", Pool::Mirror, "host2", Some("host1"));
         put(&mut view, "l", Pool::Local, "host1", None);
-        let first = [("a", "a on host1"), ("b", "b on host2")]
-            .into_iter()
-            .min_by_key(|(guest, _)| spread(volume(guest), MONTH as u32))
-            .unwrap();
+        let first = ["a", "b"].into_iter().min_by_key(|guest| spread(volume(guest), MONTH as u32)).unwrap();
         assert_eq!(next(&view, at(-1)), None);
-        assert_eq!(next(&view, at(MONTH)).as_deref(), Some(first.1));
-        enter(&mut view, 1, first.0, None);
+        assert_eq!(next(&view, at(MONTH)).as_deref(), Some(first));
+        enter(&mut view, 1, first, None);
         assert_eq!(next(&view, at(MONTH)), None, "one at a time");
-        enter(&mut view, 1, first.0, Some(MONTH));
-        let second = if first.0 == "a" { "b on host2" } else { "a on host1" };
+        enter(&mut view, 1, first, Some(MONTH));
+        let second = if first == "a" { "b" } else { "a" };
         assert_eq!(next(&view, at(MONTH)).as_deref(), Some(second));
-        enter(&mut view, 2, if first.0 == "a" { "b" } else { "a" }, Some(MONTH + 5));
+        enter(&mut view, 2, second, Some(MONTH + 5));
         assert_eq!(next(&view, at(2 * MONTH - 1)), None, "a period has to pass");
-        assert_eq!(next(&view, at(2 * MONTH)).as_deref(), Some(first.1));
+        assert_eq!(next(&view, at(2 * MONTH)).as_deref(), Some(first));
         power_off(&mut view, "host2");
         assert_eq!(next(&view, at(3 * MONTH)), None, "there is nothing to compare with");
+    }
+    #[test]
+    fn one_that_failed_is_tried_again_the_next_day() {
+        let mut view = cluster(2);
+        put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        enter(&mut view, 1, "a", Some(MONTH));
+        view.job_reports.values_mut().for_each(|report| report.state = JobState::Failed);
+        assert_eq!(next(&view, at(MONTH + 3600)), None);
+        assert_eq!(next(&view, at(MONTH + i64::from(AGAIN_AFTER))).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn one_whose_host_is_lost_is_in_nobodys_way() {
+        let mut view = cluster(3);
+        put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        put(&mut view, "b", Pool::Mirror, "host2", Some("host3"));
+        enter(&mut view, 1, "a", None);
+        assert_eq!(next(&view, at(2 * MONTH)), None);
+        power_off(&mut view, "host1");
+        assert_eq!(next(&view, at(2 * MONTH)).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_was_found_last_is_not_forgotten() {
+        let mut view = cluster(2);
+        put(&mut view, "a", Pool::Mirror, "host1", Some("host2"));
+        for number in 1..=4 {
+            enter(&mut view, number, "a", Some(i64::try_from(number).unwrap()));
+        }
+        let id = |number| JobId(uuid::Uuid::from_u128(number));
+        let verified = Verified {
+            at: at(2),
+            hosts: vec![host("host1"), host("host2")],
+            resync: 0,
+            compared: Bytes::mib(1),
+            unlike: Bytes(1),
+            busy: Bytes(0),
+            ranges: vec![],
+        };
+        view.job_reports.get_mut(&id(2)).unwrap().verified = Some(verified.clone());
+        assert_eq!(worth_keeping(&view), [id(2), id(4)].into());
+        assert_eq!(view.verified().get(&volume("a")), Some(&&verified));
+        assert!(view.still_differs(volume("a"), &verified));
+        view.in_sync.get_mut(&volume("a")).unwrap().resync = 1;
+        assert!(!view.still_differs(volume("a"), &verified), "it was filled anew since");
+        view.guests.clear();
+        assert_eq!(worth_keeping(&view), BTreeSet::new());
     }
 }

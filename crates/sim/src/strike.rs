@@ -425,7 +425,10 @@ fn is_busy(view: &ClusterView, guest: &GuestName) -> bool {
         | JobKind::StartGuest { guest: other }
         | JobKind::StopGuest { guest: other }
         | JobKind::RestartGuest { guest: other } => other == guest,
-        JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => false,
+        JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => false,
     })
 }
 

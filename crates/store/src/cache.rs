@@ -407,6 +407,7 @@ mod tests {
             alone_since: None,
             resync: 0,
             refill: false,
+            doubted: false,
         }
     }
 

@@ -230,6 +230,11 @@ impl Lab {
         Ok(hosts.filter(|host| self.state_of(host).join("volumes").join(&file).is_file()).collect())
     }
 
+    /// Where a host keeps its replica of a guest's first disk.
+    pub fn replica(&self, host: &str, name: &str) -> Result<PathBuf> {
+        Ok(self.state_of(host).join("volumes").join(format!("{}.raw", self.volume(name)?)))
+    }
+
     /// The sizes of the files of a guest's first disk, bytes, by host.
     pub fn file_sizes(&self, name: &str) -> Result<Vec<u64>> {
         let file = format!("{}.raw", self.volume(name)?);

@@ -201,7 +201,8 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             match found.filter(|verified| verified.unlike > Bytes(0)) {
                 None => Ok(()),
                 Some(verified) => {
-                    let instead = "`kennel volume resync --full` makes the second replica anew";
+                    let instead =
+                        format!("`kennel volume resync {id}` makes the second one what the guest reads");
                     Err(Failure::refused(asked, in_words(&verified), instead))
                 }
             }
@@ -271,9 +272,13 @@ pub fn replicas(view: &VolumeView) -> impl Iterator<Item = String> + '_ {
 
 /// What a comparison has found.
 fn in_words(verified: &Verified) -> String {
+    let busy = match verified.busy {
+        Bytes(0) => String::new(),
+        busy => format!(", but for {busy} that the guest wrote all the while"),
+    };
     match verified.unlike {
-        Bytes(0) => format!("identical, {}", verified.compared),
-        unlike => format!("the replicas differ in {unlike} of {}", verified.compared),
+        Bytes(0) => format!("no difference in {}{busy}", verified.compared),
+        unlike => format!("the replicas differ in {unlike} of {}{busy}", verified.compared),
     }
 }
 

@@ -179,36 +179,33 @@ pub async fn verify(
 ) -> Accepted {
     let id: VolumeId = named(&id, "volume")?;
     let asked = format!("verify the volume {id}");
-    let (guest, host) = may_verify(&backend.state().view(), id, &asked)?;
-    let mut job = commit::new_job(JobKind::VerifyVolume { guest, volume: id }, &caller);
-    job.runner = Some(host);
+    let guest = may_verify(&backend.state().view(), id, &asked)?;
+    let job = commit::new_job(JobKind::VerifyVolume { guest, volume: id }, &caller);
     let view =
         commit::start_job(&backend, &asked, &job, |cache, _| may_verify(cache.view(), id, &asked).map(drop))
             .await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
-/// The guest of a volume whose replicas can be compared, and the host that does it.
-fn may_verify(view: &ClusterView, id: VolumeId, asked: &str) -> Answer<(GuestName, HostName)> {
+/// The guest of a volume whose replicas can be compared.
+fn may_verify(view: &ClusterView, id: VolumeId, asked: &str) -> Answer<GuestName> {
     let spec = guest_of(view, id, asked)?;
     must_be_mirrored(&spec, asked)?;
     must_run(view, &spec, asked)?;
     let live = |set: &InSync| set.members.iter().filter(|replica| view.boot_is_live(replica)).count();
     if view.in_sync.get(&id).map_or(0, live) < Pool::Mirror.replicas() {
-        let why = "its replicas are not in sync, so that they differ";
+        let why = "its replicas are not in sync, so they are known to differ";
         return Err(Refused::by_state(
             asked,
             why,
             format!("`kennel volume show {id}` says what it waits for"),
         ));
     }
-    if let Some((job, _)) = plan::verify::under_way(view).find(|(_, volume)| *volume == id) {
+    if let Some((job, _)) = plan::verify::open(view).find(|(_, volume)| *volume == id) {
         let instead = format!("wait for it with `kennel job watch {}`", job.id);
         return Err(Refused::by_state(asked, "that is being done", instead));
     }
-    let assignment = view.assignments.get(&spec.name).map(|assignment| assignment.host.clone());
-    let nowhere = || Refused::by_state(asked, "its guest has no host", "wait until it has one");
-    Ok((spec.name, assignment.ok_or_else(nowhere)?))
+    Ok(spec.name)
 }
 
 fn volume(backend: &Shared, id: VolumeId, asked: &str) -> Answer<Json<VolumeView>> {

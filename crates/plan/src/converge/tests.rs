@@ -603,11 +603,11 @@ fn a_resync_that_is_asked_for_lets_go_once() {
     let set = s.in_sync[&fixture::volume("a")].clone();
     let (epoch, wish) = (set.epoch, s.spec.resync);
     let alone = set.followed_by(epoch, [replica("host1", 1)].into(), NOW).heeding(wish);
-    assert_eq!((alone.resync, alone.refill), (1, true));
+    assert_eq!((alone.resync, alone.refill, alone.doubted), (1, true, true));
     // Nothing changes while it is filled; once it is admitted, the wish has come true.
     assert!(alone.followed_by(epoch, alone.members.clone(), NOW).heeding(wish).refill);
     let both = alone.followed_by(epoch, set.members.clone(), NOW).heeding(wish);
-    assert_eq!((both.resync, both.refill), (1, false));
+    assert_eq!((both.resync, both.refill, both.doubted), (1, false, false));
     s.in_sync.insert(fixture::volume("a"), both.clone());
     assert_eq!(next(&s).rest(), Some(&Rest::Running));
     // A later break is an ordinary one.

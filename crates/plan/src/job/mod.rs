@@ -15,6 +15,7 @@ mod drain;
 mod guest;
 mod move_guest;
 pub mod moves;
+mod verify;
 
 use jiff::Timestamp;
 use model::{
@@ -60,6 +61,9 @@ enum Seen {
 
 /// The names of a job's steps, as far as they are known before it has begun.
 pub fn step_names(kind: &JobKind) -> Vec<&'static str> {
+    if matches!(kind, JobKind::VerifyVolume { .. }) {
+        return vec!["compare"];
+    }
     guest::steps(kind).unwrap_or_default().iter().map(|(name, _)| *name).collect()
 }
 
@@ -84,7 +88,13 @@ pub fn advance(
         | JobKind::RestartGuest { guest } => guest::advance(view, spec, guest, &mut report, now),
         JobKind::MoveGuest { .. } => move_guest::advance(view, spec, &mut report, now),
         // A host runs it, not the leader.
-        JobKind::BuildImage { .. } | JobKind::VerifyVolume { .. } => return None,
+        JobKind::BuildImage { .. } => return None,
+        JobKind::VerifyVolume { guest, volume } => {
+            if !verify::advance(view, spec, (guest, *volume), &mut report, now) {
+                return None;
+            }
+            Vec::new()
+        }
         // These ask the planner: see [`moves`].
         JobKind::DrainHost { .. } | JobKind::Balance { .. } => return None,
     };

@@ -11,4 +11,5 @@ mod resync;
 mod sharing;
 mod story;
 mod survival;
+mod verify;
 mod volumes;

@@ -20,13 +20,13 @@ impl Balancer {
             return Ok(());
         }
         self.memory.looked_for_verify = Some(Instant::now());
-        let Some((guest, volume, host)) = due(&self.state.view(), Timestamp::now()) else { return Ok(()) };
+        let Some((guest, volume)) = due(&self.state.view(), Timestamp::now()) else { return Ok(()) };
         let job = JobSpec {
             id: JobId(Uuid::now_v7()),
             kind: JobKind::VerifyVolume { guest, volume },
             created_at: Timestamp::now(),
             requested_by: "schedule".into(),
-            runner: Some(host),
+            runner: None,
             cancel: false,
         };
         let outcome = self.state.change(|view, txn| {
