@@ -128,6 +128,9 @@ pub struct ChangeSettings {
     /// How often both replicas of each mirrored volume are compared; 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify_every_s: Option<u32>,
+    /// How fast one replica is filled at most, bytes per second; 0: as the daemon sees fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resync_pace: Option<Bytes>,
     /// The processor that guests are started with; `null`: the lowest level of all hosts.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<CpuLevel>)]

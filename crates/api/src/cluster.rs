@@ -158,6 +158,7 @@ fn guest_problem(guest: &GuestView) -> Option<String> {
     let what = match guest.phase {
         GuestPhase::Failed => "has failed",
         GuestPhase::Unknown => "was on a host that is lost",
+        GuestPhase::Paused => "stands still",
         GuestPhase::Waiting => "waits for a host",
         GuestPhase::Preparing
         | GuestPhase::Starting

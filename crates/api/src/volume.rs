@@ -24,6 +24,9 @@ pub struct VolumeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_name: Option<PoolName>,
     pub size: Bytes,
+    /// It takes room as it is written.
+    #[serde(default)]
+    pub thin: bool,
     /// What it was filled from when it was made.
     pub image: Option<ImageName>,
     pub phase: VolumePhase,
@@ -141,6 +144,7 @@ impl VolumeView {
             pool: disk.pool,
             pool_name: disk.pool_name.clone(),
             size: disk.size,
+            thin: disk.thin,
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
             epoch: in_sync.map(|set| set.epoch),

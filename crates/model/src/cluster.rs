@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{CpuLevel, UserName};
+use crate::{Bytes, CpuLevel, UserName};
 
 /// The version of everything under the store's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct Settings {
     /// How often both replicas of each mirrored volume are compared, seconds; 0: never.
     #[serde(default = "verify_every")]
     pub verify_every_s: u32,
+    /// How fast one replica is filled at most, bytes per second. None: as the daemon sees fit.
+    #[serde(default)]
+    pub resync_pace: Option<Bytes>,
     /// The processor that guests are started with. None: under KVM the lowest level of all hosts, under emulation all
     /// that QEMU emulates.
     #[serde(default)]
@@ -136,6 +139,7 @@ impl Default for Settings {
             vcpus_percent: vcpus_percent(),
             heal_after_s: heal_after(),
             verify_every_s: verify_every(),
+            resync_pace: None,
             cpu_baseline: None,
         }
     }

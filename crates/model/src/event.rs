@@ -60,6 +60,8 @@ pub enum EventKind {
     VolumeAlone,
     VolumeSyncing,
     VolumeInSync,
+    /// There is no room for a guest's writes, or there is again.
+    VolumeFull,
     /// A volume that has long had one replica gets a new secondary, or cannot get one.
     VolumeHealing,
     VolumeGrown,

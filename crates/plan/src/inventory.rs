@@ -471,7 +471,7 @@ impl Inventory {
         let report = self.view.guest_reports.get(&spec.name);
         let phase = GuestPhase::derive(spec, Some(assignment), report, &self.view);
         match phase {
-            GuestPhase::Running | GuestPhase::Stopped => {}
+            GuestPhase::Running | GuestPhase::Paused | GuestPhase::Stopped => {}
             GuestPhase::Failed => {
                 return stay(StayCause::Failed, format!("it failed on {host}, `kennel guest show` says why"));
             }

@@ -119,6 +119,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
             let attach = mirror_to.iter().cloned().map(Act::AttachSame);
             [Act::SayStarting, Act::Launch].into_iter().chain(attach).chain([Act::Resume]).collect()
         }
+        // No disk is full here.
+        Step::GoOn => vec![],
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         // However it is done, it ends with all of the disk being there; here all of it is copied.
@@ -464,6 +466,7 @@ impl World {
             machine_type: None,
             cpu: None,
             migration: None,
+            no_room: false,
         }
     }
 

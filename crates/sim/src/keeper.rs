@@ -444,6 +444,7 @@ impl World {
                 liveness: view.liveness(name),
                 serves,
                 gave_up,
+                full: false,
                 files: BTreeMap::new(),
             }
         };
@@ -479,6 +480,7 @@ impl World {
             pool_trouble: None,
             filled_in_vain: BTreeSet::new(),
             no_fill_before: None,
+            has_room: true,
             now,
             me,
             in_sync,
@@ -516,6 +518,7 @@ impl World {
             stage: machine.stage,
             mirrors: mirrors.collect(),
             records: BTreeMap::new(),
+            no_room: false,
             withheld: false,
             sending: sending.map(|sending| Sending {
                 phase: sending.phase.clone(),

@@ -326,6 +326,7 @@ impl World {
             pool_name: None,
             size: Bytes::gib(1),
             image: None,
+            thin: false,
         };
         let spec = GuestSpec {
             name: name.clone(),

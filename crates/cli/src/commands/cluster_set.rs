@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use api::ChangeSettings;
 use clap::{Args, ValueEnum};
-use model::{BalanceMode, CpuLevel, Settings, Survive};
+use model::{BalanceMode, Bytes, CpuLevel, Settings, Survive};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -39,6 +39,9 @@ pub struct SetArguments {
     /// How often both replicas of each mirrored disk are compared, as in 30d; `off`: never
     #[arg(long, value_name = "TIME|off")]
     verify_every: Option<Period>,
+    /// How fast one second replica is filled at most, per second, as in 50M; `auto`: as the daemon sees fit
+    #[arg(long, value_name = "SIZE|auto")]
+    resync_pace: Option<ResyncPace>,
     /// The processor that guests are started with, as in x86-64-v2; `auto`: what every host has
     #[arg(long, value_name = "LEVEL|auto")]
     cpu_baseline: Option<Baseline>,
@@ -51,6 +54,20 @@ impl FromStr for Baseline {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "auto" { Ok(Baseline(None)) } else { text.parse().map(|level| Baseline(Some(level))) }
+    }
+}
+
+/// Bytes per second; 0: the daemon's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ResyncPace(Bytes);
+
+impl FromStr for ResyncPace {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(ResyncPace(Bytes(0)));
+        }
+        text.parse().map(ResyncPace).map_err(|error: model::InvalidSize| error.to_string())
     }
 }
 
@@ -150,6 +167,7 @@ pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failu
         recovery_starts_per_host: arguments.recovery_starts,
         heal_after_s: arguments.heal_after.map(|after| after.0),
         verify_every_s: arguments.verify_every.map(|every| every.0),
+        resync_pace: arguments.resync_pace.map(|pace| pace.0),
         cpu_baseline: arguments.cpu_baseline.map(|baseline| baseline.0),
     };
     let settings = context.client()?.change_settings(&request).await?;
@@ -187,6 +205,10 @@ fn show(settings: &Settings) -> Block {
             format!("{} on each host, while lost guests are recovered", settings.recovery_starts_per_host),
         )
         .line("Healing", heals(settings.heal_after_s))
+        .line(
+            "Resync",
+            settings.resync_pace.map_or_else(|| "at its own pace".to_owned(), |pace| format!("{pace}/s")),
+        )
         .line("Verification", verifies(settings.verify_every_s))
         .line(
             "CPU baseline",

@@ -347,6 +347,7 @@ pub mod tests {
                 incoming: vec![],
                 compatibility: Default::default(),
                 pools: Default::default(),
+                short_of_room: false,
             }),
         }
     }

@@ -254,7 +254,7 @@ impl Listed for VolumeView {
             Cell::from(self.id),
             Cell::from(&self.guest),
             Cell::from(self.pool_shown()),
-            Cell::from(self.size),
+            Cell::from(if self.thin { format!("{}, thin", self.size) } else { self.size.to_string() }),
             phase(self.phase),
             Cell::maybe(self.primary()),
             Cell::maybe(self.secondary()),

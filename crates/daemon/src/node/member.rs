@@ -135,7 +135,7 @@ fn parts(
         session: session.clone(),
         driver: node.driver.clone(),
         replicas: StorageDaemon::new(replicas),
-        volumes: Volumes::new(config.state_dir.join("volumes"), owner)?,
+        volumes: Volumes::new(config.volumes_dir(), owner)?,
         pools: Pools::new(state.clone(), owner),
         networks: Networks::new()?,
         images: images.clone(),

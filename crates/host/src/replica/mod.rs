@@ -258,6 +258,7 @@ impl StorageDaemon {
         volume: VolumeId,
         export: &ExportName,
         path: &Path,
+        thin: bool,
     ) -> Result<(), HostError> {
         let doing = format!("serve the replica of volume {volume}");
         let facts = match std::fs::File::open(path).and_then(|file| FileFacts::of(&file)) {
@@ -269,10 +270,13 @@ impl StorageDaemon {
         process::give_to(path, self.config.run_as)?;
         let file = json!({
             "driver": "file", "node-name": file_node(volume), "filename": path, "aio": "threads",
-            "locking": "on", "discard": "ignore", "cache": { "direct": false, "no-flush": false },
+            "locking": "on", "discard": if thin { "unmap" } else { "ignore" },
+            "cache": { "direct": false, "no-flush": false },
         });
+        // The mirror sends zeroes as any other data.
         let raw = json!({
-            "driver": "raw", "node-name": replica_node(volume), "file": file_node(volume), "discard": "ignore",
+            "driver": "raw", "node-name": replica_node(volume), "file": file_node(volume),
+            "discard": if thin { "unmap" } else { "ignore" }, "detect-zeroes": if thin { "unmap" } else { "off" },
         });
         let mut serve = json!({
             "type": "nbd", "id": format!("{ID_PREFIX}{}", export.as_str()), "node-name": replica_node(volume),
@@ -382,7 +386,13 @@ impl ReplicaServer for StorageDaemon {
         Ok(names.filter_map(|name| Some((ExportName::parse(name.as_str())?.0, name))).collect())
     }
 
-    async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError> {
+    async fn serve_as(
+        &self,
+        volume: VolumeId,
+        export: &ExportName,
+        path: PathBuf,
+        thin: bool,
+    ) -> Result<(), HostError> {
         let mut slot = self.running.lock().await;
         self.ensure(&mut slot).await?;
         let Some(running) = slot.as_ref() else { return Ok(()) };
@@ -398,7 +408,7 @@ impl ReplicaServer for StorageDaemon {
         }
         // What it held before is of no more interest: its new writer fills it.
         self.lost_writes().remove(&volume);
-        self.serve_new(qmp, volume, export, &path).await
+        self.serve_new(qmp, volume, export, &path, thin).await
     }
 
     async fn hashes(

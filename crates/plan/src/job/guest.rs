@@ -171,6 +171,7 @@ pub(super) fn is_as_wished(view: &ClusterView, guest: &GuestName) -> Seen {
             | GuestPhase::Preparing
             | GuestPhase::Starting
             | GuestPhase::Running
+            | GuestPhase::Paused
             | GuestPhase::Stopping
             | GuestPhase::Stopped
             | GuestPhase::Unknown,

@@ -11,5 +11,6 @@ mod resync;
 mod sharing;
 mod story;
 mod survival;
+mod thin;
 mod verify;
 mod volumes;

@@ -21,7 +21,7 @@ fn ranges(lab: &Lab) -> Vec<(u64, u64)> {
 
 /// What the cluster's status says of replicas that differ.
 fn alarms(lab: &Lab) -> usize {
-    let status = lab.json(&["status"]).unwrap();
+    let status = lab.json(&["cluster", "status"]).unwrap();
     let problems = status["problems"].as_array().unwrap().iter().filter_map(|problem| problem.as_str());
     problems.filter(|problem| problem.contains("its replicas differ")).count()
 }
