@@ -233,6 +233,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_is_a_size_for_each_second() {
+        assert_eq!("50M".parse(), Ok(ResyncPace(Bytes::mib(50))));
+        assert_eq!("auto".parse(), Ok(ResyncPace(Bytes(0))));
+        assert!("fast".parse::<ResyncPace>().is_err());
+    }
+
+    #[test]
     fn a_grace_time_is_said_with_its_unit() {
         for (text, seconds) in [("off", 0), ("0", 0), ("45", 45), ("90s", 90), ("30m", 1800), ("2h", 7200)] {
             assert_eq!(text.parse(), Ok(Period(seconds)), "{text}");

@@ -177,9 +177,7 @@ mod tests {
     use crate::listing;
 
     fn example() -> GuestView {
-        let id = GuestId(Uuid::nil());
-        let volume = VolumeId(Uuid::nil());
-        let pool = Pool::Mirror;
+        let (id, volume, pool) = (GuestId(Uuid::nil()), VolumeId(Uuid::nil()), Pool::Mirror);
         let disk = |size| DiskSpec { volume, pool, size, image: None, pool_name: None, thin: false };
         let name: model::GuestName = "web1".parse().unwrap();
         let host: model::HostName = "host1".parse().unwrap();

@@ -139,6 +139,8 @@ pub(super) struct Keeper {
     pub live: live::Memory,
     pub fills: Fills,
     pub records: Records,
+    /// The host whose disk was last said to be full, while it is.
+    pub full_disk: Option<HostName>,
 }
 
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
@@ -194,6 +196,7 @@ impl Keeper {
             live: live::Memory::default(),
             fills: Fills::default(),
             records: Records::default(),
+            full_disk: None,
         }
     }
 
@@ -269,6 +272,7 @@ impl Keeper {
             }
             self.keep_records(&situation).await;
             self.keep_pace().await;
+            self.tell_of_full_disk(&situation);
             let step = next(&situation);
             self.say(&situation, &step);
             if let Step::Rest { rest, until } = &step {

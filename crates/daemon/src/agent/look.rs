@@ -306,6 +306,28 @@ impl Keeper {
         running.no_room && rested && room.is_ok_and(|(free, short)| free >= short)
     }
 
+    /// Says when the disk of another host has no room for a replica, and when it has again.
+    pub(super) fn tell_of_full_disk(&mut self, s: &Situation) {
+        let full = plan::converge::full_peer(s).cloned();
+        if full == self.full_disk {
+            return;
+        }
+        let (kind, about, guest) = (EventKind::VolumeFull, self.about(), &self.guest);
+        let before = std::mem::replace(&mut self.full_disk, full.clone());
+        match (full, before) {
+            (Some(host), _) => {
+                let full = format!("the disk of {host} that holds a replica of '{guest}' is full");
+                let message = format!("{full}: make room there, and the replica is filled again");
+                self.agent.events.warning(kind, about, message);
+            }
+            (None, Some(host)) => {
+                let message = format!("the disk of {host} has room for its replica of '{guest}' again");
+                self.agent.events.info(kind, about, message);
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Asks what is recorded of volumes whose secondary is about to be filled.
     async fn look_at_records(&mut self, spec: &GuestSpec, assignment: &Assignment) {
         let Some(running) = self.running.as_mut().filter(|running| running.stage == Stage::Running) else {

@@ -389,13 +389,6 @@ impl Keeper {
         let broken = self.running.as_ref().and_then(|running| running.broken.values().next());
         let broken = broken.map(|why| format!(" ({why})")).unwrap_or_default();
         let message = format!("'{}' goes on with one replica, on {}: {why}{broken}", self.guest, s.me);
-        if let Some(full) = plan::converge::full_peer(s) {
-            let message = format!(
-                "the disk of {full} that holds a replica of '{}' is full: make room there, and the replica is filled",
-                self.guest
-            );
-            self.agent.events.warning(EventKind::VolumeFull, self.about(), message);
-        }
         self.agent.events.warning(EventKind::VolumeAlone, self.about(), message);
         let volumes: Vec<VolumeId> = s.spec.disks.iter().map(|disk| disk.volume).collect();
         self.detach(&volumes).await

@@ -62,7 +62,8 @@ fn a_thin_disk_gives_room_back_and_outlives_having_none() {
     wait("the guest to go on alone", LIMIT, || Ok((lab.in_sync_hosts("web1")?.len() == 1).then_some(())))
         .unwrap();
     recorder.wait_for_more(5).unwrap();
-    assert!(told(lab, &format!("the disk of {secondary} that holds a replica of 'web1' is full")));
+    let full = format!("the disk of {secondary} that holds a replica of 'web1' is full");
+    wait("it to be said", LIMIT, || Ok(told(lab, &full).then_some(()))).unwrap();
     assert!(problems(lab).contains("is full, or nearly so"), "{}", problems(lab));
     lab.lab(&["empty-disk", &secondary]).unwrap();
     lab.wait_for_sync("web1").unwrap();
