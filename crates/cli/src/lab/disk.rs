@@ -20,6 +20,10 @@ use super::state::{Lab, State};
 /// What takes the room. No volume has such a name.
 const BALLAST: &str = "ballast";
 
+/// How much of it is taken at once, bytes, at first and in the end.
+const PART: i64 = 16 << 20;
+const PART_MIN: i64 = 4 << 10;
+
 fn folder(lab: &Lab, host: &str) -> PathBuf {
     lab.host_folder(host).join("state/volumes")
 }
@@ -63,10 +67,15 @@ pub fn fill(lab: &Lab, host: &str, leave: Bytes) -> Result<()> {
     let ballast = folder.join(BALLAST);
     let doing = || format!("fill the disk of {host}");
     let file = File::options().create(true).append(true).open(&ballast).with_context(doing)?;
-    let old = file.metadata().with_context(doing)?.len();
-    if take > 0 {
-        let (old, take) = (i64::try_from(old)?, i64::try_from(take)?);
-        fallocate(&file, FallocateFlags::empty(), old, take).with_context(doing)?;
+    let mut end = i64::try_from(file.metadata().with_context(doing)?.len())?;
+    let (mut left, mut part) = (i64::try_from(take)?, PART);
+    // Whoever writes there meanwhile may have been quicker.
+    while left > 0 && part >= PART_MIN {
+        match fallocate(&file, FallocateFlags::empty(), end, part.min(left)) {
+            Ok(()) => (end, left) = (end + part.min(left), left - part.min(left)),
+            Err(Errno::ENOSPC) => part /= 2,
+            Err(error) => return Err(error).with_context(doing),
+        }
     }
     say(&format!(
         "the disk of {host} is full but for {}; `kennel lab empty-disk {host}` undoes it",

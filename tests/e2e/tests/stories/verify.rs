@@ -48,8 +48,10 @@ fn a_damaged_replica_is_found_and_mended_while_the_guest_writes() {
     for at in DAMAGED {
         file.write_all_at(b"rot", at).unwrap();
     }
-    let sentence = lab.refused(&["volume", "verify", "web1"]).unwrap();
-    assert!(sentence.contains("differ in 192 KiB") && sentence.contains("volume resync"), "{sentence}");
+    let failed = lab.try_kennel(&["volume", "verify", "web1"]).unwrap();
+    assert!(!failed.status.success());
+    let sentence = String::from_utf8_lossy(&failed.stderr);
+    assert!(sentence.contains("differ in 192K of 256M") && sentence.contains("volume resync"), "{sentence}");
     assert_eq!(ranges(lab), [(100 << 20, 2 * PIECE), (200 << 20, PIECE)]);
     assert_eq!(alarms(lab), 1);
     recorder.wait_for_more(5).unwrap();
