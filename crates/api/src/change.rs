@@ -125,6 +125,12 @@ pub struct ChangeSettings {
     /// For how long a mirrored volume has one replica before it gets a new secondary by itself; 0: it never does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heal_after_s: Option<u32>,
+    /// How often both replicas of each mirrored volume are compared; 0: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_every_s: Option<u32>,
+    /// How fast one replica is filled at most, bytes per second; 0: as the daemon sees fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resync_pace: Option<Bytes>,
     /// The processor that guests are started with; `null`: the lowest level of all hosts.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<CpuLevel>)]

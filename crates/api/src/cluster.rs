@@ -139,6 +139,14 @@ fn problems(
     }
     problems.extend(guests.iter().filter_map(guest_problem));
     problems.extend(volumes.iter().filter_map(volume_problem));
+    let verified = view.verified();
+    problems.extend(volumes.iter().filter_map(|volume| {
+        let found = verified.get(&volume.id).filter(|found| view.still_differs(volume.id, found))?;
+        Some(format!(
+            "disk {} of guest {}: its replicas differ in {}; `kennel volume resync {}` mends that",
+            volume.disk, volume.guest, found.unlike, volume.id
+        ))
+    }));
     if !view.damaged.is_empty() {
         let count = view.damaged.len();
         problems.push(format!("{count} damaged records in the state store are skipped"));
@@ -150,6 +158,7 @@ fn guest_problem(guest: &GuestView) -> Option<String> {
     let what = match guest.phase {
         GuestPhase::Failed => "has failed",
         GuestPhase::Unknown => "was on a host that is lost",
+        GuestPhase::Paused => "stands still",
         GuestPhase::Waiting => "waits for a host",
         GuestPhase::Preparing
         | GuestPhase::Starting

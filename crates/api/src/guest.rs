@@ -104,6 +104,9 @@ pub struct CreateDisk {
     /// `local`, `mirror`, or a pool that was made. Default: `mirror` in a cluster of two hosts or more, else `local`.
     #[serde(default)]
     pub pool: Option<PoolName>,
+    /// It takes room as it is written, and gives back what is discarded. Its guest stands still while there is none.
+    #[serde(default)]
+    pub thin: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -169,6 +172,7 @@ fn message(
         GuestPhase::Preparing
         | GuestPhase::Starting
         | GuestPhase::Running
+        | GuestPhase::Paused
         | GuestPhase::Stopping
         | GuestPhase::Stopped
         | GuestPhase::Failed

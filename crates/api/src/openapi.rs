@@ -403,6 +403,8 @@ fn resource_endpoints() -> Vec<Endpoint> {
         )
         .takes::<ResyncVolume>()
         .gives::<VolumeView>(),
+        Endpoint::post("/v1/volumes/{id}/verify", "volumes", "Compare both replicas while the guest runs")
+            .starts_job(),
         Endpoint::post("/v1/volumes/{id}/grow", "volumes", "Make a volume larger, also while its guest runs")
             .takes::<GrowVolume>()
             .gives::<VolumeView>(),

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use model::{
     Assignment, Bytes, ClusterView, DiskSpec, Epoch, FillProgress, Filled, GuestName, GuestSpec, HostName,
-    ImageName, Pool, PoolName, VolumeId, VolumePhase,
+    ImageName, Pool, PoolName, Verified, VolumeId, VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +24,9 @@ pub struct VolumeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_name: Option<PoolName>,
     pub size: Bytes,
+    /// It takes room as it is written.
+    #[serde(default)]
+    pub thin: bool,
     /// What it was filled from when it was made.
     pub image: Option<ImageName>,
     pub phase: VolumePhase,
@@ -36,6 +39,9 @@ pub struct VolumeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub degraded_since: Option<Timestamp>,
+    /// What the last comparison of its replicas has found. Told of one volume only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// Why it has no other secondary yet, if it is degraded; a phrase without a full stop. Told of one volume only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healing: Option<String>,
@@ -138,12 +144,14 @@ impl VolumeView {
             pool: disk.pool,
             pool_name: disk.pool_name.clone(),
             size: disk.size,
+            thin: disk.thin,
             image: disk.image.clone(),
             phase: VolumePhase::derive(disk.pool, assignment, in_sync, report, view),
             epoch: in_sync.map(|set| set.epoch),
             fill: told.and_then(|volume| volume.fill.clone()),
             filled: told.and_then(|volume| volume.filled.clone()),
             degraded_since: in_sync.filter(|_| disk.pool == Pool::Mirror).and_then(|set| set.alone_since),
+            verified: None,
             healing: None,
             replicas: assignment.map_or_else(Vec::new, |a| replicas(view, disk, a)),
         }

@@ -71,7 +71,8 @@ impl Builds {
         let view = cache.view();
         let ended = |id: &JobId| view.job_reports.get(id).is_some_and(|r| r.state.is_terminal());
         let mine = view.jobs.values().filter(|job| job.runner.as_ref() == Some(&self.config.name));
-        mine.filter(|job| !ended(&job.id)).map(|job| (job.clone(), job.cancel)).collect()
+        let builds = |job: &&JobSpec| matches!(job.kind, JobKind::BuildImage { .. });
+        mine.filter(builds).filter(|job| !ended(&job.id)).map(|job| (job.clone(), job.cancel)).collect()
     }
 
     async fn run(&self, job: &JobSpec) {

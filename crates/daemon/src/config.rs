@@ -61,6 +61,11 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
 }
 
 impl Config {
+    /// Where the volumes of this host are.
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
     /// With whole paths: what QEMU is told must not depend on where it was started.
     pub fn absolute(mut self) -> std::io::Result<Config> {
         self.state_dir = std::path::absolute(&self.state_dir)?;

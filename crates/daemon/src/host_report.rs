@@ -22,6 +22,13 @@ const QEMU: &str = "qemu-system-x86_64";
 /// The image whose boot proves an accelerator.
 const TINY: &str = "tiny";
 
+/// Between two looks at the room for volumes.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+
+/// What is said of a disk without room.
+const FULL: &str = "its disk for volumes is full, or nearly so: its thin volumes have no second replica, and a guest here \
+                    stands still at the next write that finds no room; make room, and both pass by themselves";
+
 /// Between two tries to write the report.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,7 +52,7 @@ impl Facts {
             kernel_version: host::facts::kernel_version()?,
             cpus: host::facts::cpus(),
             memory: host::facts::memory()?,
-            disk: host::facts::disk_size(&config.state_dir)?,
+            disk: host::facts::disk_size(&volumes_or_state(config))?,
             compatibility: Compatibility {
                 machine_types: driver.machine_types().await?,
                 cpu_level: host::facts::cpu_level()?,
@@ -53,6 +60,29 @@ impl Facts {
             },
         })
     }
+}
+
+/// The folder of the volumes may be a file system of its own. Before it is made, it will be in that of the state.
+fn volumes_or_state(config: &Config) -> PathBuf {
+    let volumes = config.volumes_dir();
+    if volumes.is_dir() { volumes } else { config.state_dir.clone() }
+}
+
+/// Whether there is little room for volumes; one that was short is not until there is twice as much.
+fn short_of_room(config: &Config, was: bool) -> bool {
+    let room = host::facts::room(&volumes_or_state(config));
+    room.map_or(was, |(free, short)| free.0 < if was { 2 * short.0 } else { short.0 })
+}
+
+/// Whether a thin volume has a replica here.
+fn holds_thin(state: &State, config: &Config) -> bool {
+    let cache = state.read();
+    let view = cache.view();
+    view.guests.values().filter(|guest| guest.disks.iter().any(|disk| disk.thin)).any(|guest| {
+        view.assignments
+            .get(&guest.name)
+            .is_some_and(|a| a.host == config.name || a.secondary.as_ref() == Some(&config.name))
+    })
 }
 
 /// What the agent tells of this host.
@@ -75,12 +105,17 @@ pub async fn keep(
     let (mut arrivals, mut accelerators) = (images.arrivals(), accelerator);
     let Told { mut problems, mut incoming, mut pools } = told;
     state.ready().await;
+    let mut short = false;
     loop {
+        short = short_of_room(&config, short);
         arrivals.borrow_and_update();
         let accelerator = accelerators.borrow_and_update().clone();
         let incoming_now = incoming.borrow_and_update().values().cloned().collect();
         let pools_now = pools.borrow_and_update().clone();
-        let problems_now = problems.borrow_and_update().values().cloned().collect();
+        let mut problems_now: Vec<String> = problems.borrow_and_update().values().cloned().collect();
+        if short && holds_thin(&state, &config) {
+            problems_now.push(FULL.to_owned());
+        }
         let report = HostReport {
             host: config.name.clone(),
             boot_id: facts.boot_id,
@@ -97,6 +132,7 @@ pub async fn keep(
             incoming: incoming_now,
             compatibility: facts.compatibility.clone(),
             pools: pools_now,
+            short_of_room: short,
         };
         let told = state.read().view().host_reports.get(&config.name) == Some(&report);
         let key = keys::host(&config.name);
@@ -119,7 +155,7 @@ pub async fn keep(
             Ok(()) = problems.changed() => {}
             Ok(()) = incoming.changed() => {}
             Ok(()) = pools.changed() => {}
-            else => return,
+            () = tokio::time::sleep(ROOM_EVERY) => {}
         }
     }
 }

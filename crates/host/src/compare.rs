@@ -13,7 +13,7 @@
 //!   both replicas, before the look or after it, and overlapping writes in the same order. A byte that it has not
 //!   written is what was compared.
 //! - *A piece that is found unlike may be alike,* because a write was on its way. A resync copies it all the same;
-//!   whoever only wants to know looks at those pieces again, for as long as there are fewer of them each time.
+//!   whoever only wants to know looks at those pieces again ([`crate::verify`]).
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -102,6 +102,8 @@ pub struct Compared {
     pub range: Range<u64>,
     /// Where the replicas differ: whole pieces, in order, neighbours as one range.
     pub unlike: Vec<Range<u64>>,
+    /// Every piece of it, with its hash here and there.
+    pub pieces: Vec<(Range<u64>, PieceHash, PieceHash)>,
 }
 
 impl Compare {
@@ -140,13 +142,14 @@ impl Compare {
         }
         self.done += range.end - range.start;
         tokio::time::sleep(begun.elapsed() / YIELD).await;
+        let hashes = ours.into_iter().zip(theirs);
+        let pieces: Vec<_> =
+            pieces(&range).zip(hashes).map(|(piece, (ours, theirs))| (piece, ours, theirs)).collect();
         let mut unlike: Vec<Range<u64>> = Vec::new();
-        for (piece, (ours, theirs)) in stretches(&range, PIECE).zip(ours.iter().zip(&theirs)) {
-            if ours != theirs {
-                add(&mut unlike, piece);
-            }
+        for (piece, _, _) in pieces.iter().filter(|(_, ours, theirs)| ours != theirs) {
+            add(&mut unlike, piece.clone());
         }
-        Ok(Some(Compared { range, unlike }))
+        Ok(Some(Compared { range, unlike, pieces }))
     }
 }
 
@@ -156,6 +159,11 @@ pub(crate) fn add(list: &mut Vec<Range<u64>>, range: Range<u64>) {
         Some(last) if last.end == range.start => last.end = range.end,
         Some(_) | None => list.push(range),
     }
+}
+
+/// The pieces of a range that begins with one.
+pub(crate) fn pieces(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    stretches(range, PIECE)
 }
 
 /// The same bytes in parts of at most so many.
@@ -202,7 +210,7 @@ mod tests {
         let theirs = Arc::new(There(File::open(path("theirs")).unwrap()));
         let mut compare = Compare::new(&path("ours"), ranges, theirs, Arc::default()).unwrap();
         let (mut found, mut seen) = (Vec::new(), Vec::new());
-        while let Some(Compared { range, unlike }) = compare.next().await? {
+        while let Some(Compared { range, unlike, .. }) = compare.next().await? {
             add(&mut seen, range);
             unlike.into_iter().for_each(|range| add(&mut found, range));
         }

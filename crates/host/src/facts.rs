@@ -73,6 +73,22 @@ pub fn disk_size(dir: &Path) -> Result<Bytes, HostError> {
     Ok(Bytes(stat.blocks().saturating_sub(reserved) * stat.fragment_size()))
 }
 
+/// What may be written to the file system that holds `dir`, and below what that is short: a part of the file system, in
+/// which fast guests write for some seconds.
+pub fn room(dir: &Path) -> Result<(Bytes, Bytes), HostError> {
+    let stat = statvfs(dir).map_err(|error| {
+        HostError::Failed(format!("cannot look at the file system of {}: {error}", dir.display()))
+    })?;
+    let (free, all) = (stat.blocks_available(), stat.blocks());
+    let short = (all * stat.fragment_size() / SHORT_PART).clamp(SHORT_MIN, SHORT_MAX);
+    Ok((Bytes(free * stat.fragment_size()), Bytes(short)))
+}
+
+/// Less than this part of a file system is little room, within these limits, bytes.
+const SHORT_PART: u64 = 32;
+const SHORT_MIN: u64 = 16 << 20;
+const SHORT_MAX: u64 = 1 << 30;
+
 /// As `uname -r` says it.
 pub fn kernel_version() -> Result<String, HostError> {
     Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())

@@ -16,6 +16,7 @@ pub mod replica;
 pub mod seed;
 pub mod series;
 pub mod usage;
+pub mod verify;
 pub mod volume;
 
 use std::fmt::Debug;
@@ -93,6 +94,8 @@ pub struct MachineDisk {
     /// Other hosts reach the same file. It is opened past this host's page cache, which knows nothing of what they
     /// write.
     pub shared: bool,
+    /// It takes room as it is written, and gives back what is discarded; else all its room is its own, and stays so.
+    pub thin: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +134,8 @@ pub enum MachineEvent {
     Mirror(VolumeId),
     /// A migration changed its phase; ask for it.
     Migration,
+    /// It stands still because a disk has no room, or goes on; ask for its state.
+    Room,
 }
 
 /// How a machine's process ended.
@@ -154,8 +159,11 @@ pub enum RunState {
     /// Its guest has been handed over to another host: it reaches no disk any more, and is to be ended.
     Left,
     Running,
-    /// Paused, or stopped on an error.
+    /// Paused by somebody.
     Paused,
+    /// It stopped by itself: the file system of a local replica has no room for a write. [`Machine::resume`] repeats
+    /// that write, which stops it again if there still is none.
+    NoRoom,
     /// The guest has shut down or panicked; the process is about to go.
     Ended,
 }
@@ -452,8 +460,19 @@ impl ExportName {
 pub trait ReplicaServer: Send + Sync + Debug {
     /// What is served now.
     async fn exports(&self) -> Result<Vec<(VolumeId, ExportName)>, HostError>;
-    /// Serves a raw file for reading and writing; an older export of the same volume ends first.
-    async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError>;
+    /// Serves a raw file for reading and writing; an older export of the same volume ends first. Of a thin one
+    /// ([`MachineDisk::thin`]) discards and zeroes give their room back.
+    async fn serve_as(
+        &self,
+        volume: VolumeId,
+        export: &ExportName,
+        path: PathBuf,
+        thin: bool,
+    ) -> Result<(), HostError>;
+    /// Serves a file that has all its room.
+    async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError> {
+        self.serve_as(volume, export, path, false).await
+    }
     /// Ends every connection to what is served under that name, and goes on serving it. After this returns, nothing
     /// that a connection from before still carries is written. Refused when nothing is served under that name.
     async fn end_connections(&self, volume: VolumeId, export: &ExportName) -> Result<(), HostError>;

@@ -3,8 +3,8 @@
 //! A file appears under its final name only when it is whole: it is made under a temporary name, flushed,
 //! and then linked to the final one. Temporary files that a crash left are removed by [`Volumes::new`].
 //!
-//! Every file is fully allocated when it is made. A secondary replica takes each write before the guest hears
-//! that it is safe; were the file sparse, the secondary's file system could run out of room in the middle of
+//! Every file is fully allocated when it is made, unless it is to be thin ([`Room`]). A secondary replica takes each
+//! write before the guest hears that it is safe; were the file sparse, the secondary's file system could run out of room in the middle of
 //! a guest's life, and hold its writes for good. So room is refused here, at creation, with a sentence.
 //!
 //! A folder that hosts share ([`Volumes::shared`], see [`crate::pool`]) is the same, with three differences: what is
@@ -38,6 +38,15 @@ const SECTOR_BYTES: u64 = 512;
 
 /// Copying a large image from a slow disk takes its time; what takes longer than this hangs.
 const CONVERT_LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// Whether a volume has all its room from the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// All of it is taken when the volume is made: no write ever lacks any.
+    Reserved,
+    /// It is taken as the volume is written, and a write that finds none fails.
+    Thin,
+}
 
 /// The volume files of this host.
 #[derive(Debug, Clone)]
@@ -104,7 +113,11 @@ impl Volumes {
 
     /// Makes a volume full of zeros. One that exists is left alone, and is a conflict.
     pub async fn create_empty(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
-        let unfinished = self.allocate(volume, size).await?;
+        self.create_empty_in(volume, size, Room::Reserved).await
+    }
+
+    pub async fn create_empty_in(&self, volume: VolumeId, size: Bytes, room: Room) -> Result<(), HostError> {
+        let unfinished = self.allocate(volume, size, room).await?;
         self.finish(volume, unfinished).await
     }
 
@@ -117,13 +130,23 @@ impl Volumes {
         image: &Path,
         format: ImageFormat,
     ) -> Result<(), HostError> {
+        self.create_from_in(volume, size, (image, format), Room::Reserved).await
+    }
+
+    pub async fn create_from_in(
+        &self,
+        volume: VolumeId,
+        size: Bytes,
+        (image, format): (&Path, ImageFormat),
+        room: Room,
+    ) -> Result<(), HostError> {
         let needed = virtual_size(image, format).await?;
         if needed > size {
             return Err(HostError::Conflict(format!(
                 "the image's disk is {needed}, which does not fit into a volume of {size}; ask for at least {needed}"
             )));
         }
-        let unfinished = self.allocate(volume, size).await?;
+        let unfinished = self.allocate(volume, size, room).await?;
         // Into the file that has its room already; what it holds is zeros, and need not be written again.
         let mut convert = program("qemu-img");
         convert
@@ -136,8 +159,24 @@ impl Volumes {
 
     /// Makes a volume that nobody has open as large as that; what is added is zeros. One that is as large, or larger,
     /// stays as it is.
-    pub async fn grow(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
-        self.extend(volume, size, FallocateFlags::empty()).await
+    pub async fn grow(&self, volume: VolumeId, size: Bytes, room: Room) -> Result<(), HostError> {
+        match room {
+            Room::Reserved => self.extend(volume, size, FallocateFlags::empty()).await,
+            Room::Thin => self.lengthen(volume, size).await,
+        }
+    }
+
+    async fn lengthen(&self, volume: VolumeId, size: Bytes) -> Result<(), HostError> {
+        let path = self.path(volume);
+        blocking(move || {
+            let what = |error: io::Error| failed("grow a volume", &path, error);
+            let file = OpenOptions::new().write(true).open(&path).map_err(what)?;
+            if file.metadata().map_err(what)?.len() < size.0 {
+                file.set_len(size.0).map_err(what)?;
+            }
+            file.sync_all().map_err(what)
+        })
+        .await
     }
 
     /// Takes the room for a volume that is about to be made as large as that by whoever has it open.
@@ -193,7 +232,7 @@ impl Volumes {
     }
 
     /// A file under a temporary name, with all its room.
-    async fn allocate(&self, volume: VolumeId, size: Bytes) -> Result<Unfinished, HostError> {
+    async fn allocate(&self, volume: VolumeId, size: Bytes, room: Room) -> Result<Unfinished, HostError> {
         if size.0 == 0 || !size.0.is_multiple_of(SECTOR_BYTES) {
             return Err(HostError::Conflict(format!(
                 "a volume of {} bytes cannot be made: its size must be a multiple of {SECTOR_BYTES} bytes, and not 0",
@@ -206,11 +245,17 @@ impl Volumes {
         let path = self.dir.join(format!("{volume}.{}.{TEMPORARY_SUFFIX}", Uuid::new_v4().simple()));
         let (dir, shared) = (Arc::clone(&self.dir), self.shared);
         blocking(move || {
-            check_room(&dir, size)?;
+            if room == Room::Reserved {
+                check_room(&dir, size)?;
+            }
             let what = |error: io::Error| failed("make a volume", &path, error);
             let file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(what)?;
             let unfinished = Unfinished { path: path.clone() };
+            if room == Room::Thin {
+                file.set_len(size.0).map_err(what)?;
+                return Ok(unfinished);
+            }
             match reserve(&file, Bytes(0), size, FallocateFlags::empty(), &dir)? {
                 Reserved::Yes => {}
                 Reserved::Cannot if shared => file.set_len(size.0).map_err(what)?,
@@ -263,9 +308,13 @@ impl Drop for Unfinished {
 
 /// Refuses what does not fit before it takes the room of others.
 fn check_room(dir: &Path, size: Bytes) -> Result<(), HostError> {
-    let stat = statvfs(dir).map_err(|e| failed("look at the file system of the volumes", dir, e.into()))?;
-    let free = Bytes(stat.blocks_available() * stat.fragment_size());
+    let free = free(dir)?;
     if size > free { Err(no_room(size, free)) } else { Ok(()) }
+}
+
+fn free(dir: &Path) -> Result<Bytes, HostError> {
+    let stat = statvfs(dir).map_err(|e| failed("look at the file system of the volumes", dir, e.into()))?;
+    Ok(Bytes(stat.blocks_available() * stat.fragment_size()))
 }
 
 fn no_room(size: Bytes, free: Bytes) -> HostError {
@@ -382,13 +431,13 @@ mod tests {
         assert_eq!(metadata.len(), 1 << 20, "whoever has it open makes it larger");
         assert!(metadata.blocks() * 512 >= 2 << 20, "the room is taken");
         for _ in 0..2 {
-            volumes.grow(volume, Bytes::mib(2)).await.unwrap();
+            volumes.grow(volume, Bytes::mib(2), Room::Reserved).await.unwrap();
             let content = std::fs::read(volumes.path(volume)).unwrap();
             assert!(content[..1 << 20].iter().all(|byte| *byte == 7) && content[1 << 20..] == [0; 1 << 20]);
         }
-        volumes.grow(volume, Bytes::mib(1)).await.unwrap();
+        volumes.grow(volume, Bytes::mib(1), Room::Reserved).await.unwrap();
         assert_eq!(volumes.size(volume).unwrap(), Bytes::mib(2), "it only grows");
-        let error = volumes.grow(volume, Bytes::gib(1 << 20)).await.unwrap_err();
+        let error = volumes.grow(volume, Bytes::gib(1 << 20), Room::Reserved).await.unwrap_err();
         assert!(matches!(error, HostError::Conflict(_)), "{error}");
         assert_eq!(volumes.size(volume).unwrap(), Bytes::mib(2));
     }
@@ -487,5 +536,18 @@ mod tests {
             assert!(matches!(error, HostError::NotFound(_)), "{error}");
         }
         assert!(names(&volumes).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_thin_volume_takes_room_as_it_is_written() {
+        let (_dir, volumes) = fresh();
+        let volume = id();
+        // More than there is.
+        volumes.create_empty_in(volume, Bytes::gib(4096), Room::Thin).await.unwrap();
+        let metadata = std::fs::metadata(volumes.path(volume)).unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), (4 << 40, 0));
+        volumes.grow(volume, Bytes((4 << 40) + 512), Room::Thin).await.unwrap();
+        let metadata = std::fs::metadata(volumes.path(volume)).unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), ((4 << 40) + 512, 0));
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{CpuLevel, UserName};
+use crate::{Bytes, CpuLevel, UserName};
 
 /// The version of everything under the store's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,12 @@ pub struct Settings {
     /// does.
     #[serde(default = "heal_after")]
     pub heal_after_s: u32,
+    /// How often both replicas of each mirrored volume are compared, seconds; 0: never.
+    #[serde(default = "verify_every")]
+    pub verify_every_s: u32,
+    /// How fast one replica is filled at most, bytes per second. None: as the daemon sees fit.
+    #[serde(default)]
+    pub resync_pace: Option<Bytes>,
     /// The processor that guests are started with. None: under KVM the lowest level of all hosts, under emulation all
     /// that QEMU emulates.
     #[serde(default)]
@@ -69,6 +75,11 @@ pub struct Settings {
 /// Long enough for a host to be rebooted, or repaired by somebody who is near.
 fn heal_after() -> u32 {
     30 * 60
+}
+
+/// Disks that rot do so over years; a month costs little.
+fn verify_every() -> u32 {
+    30 * 24 * 3600
 }
 
 fn moves_at_once() -> u32 {
@@ -127,6 +138,8 @@ impl Default for Settings {
             memory_percent: memory_percent(),
             vcpus_percent: vcpus_percent(),
             heal_after_s: heal_after(),
+            verify_every_s: verify_every(),
+            resync_pace: None,
             cpu_baseline: None,
         }
     }

@@ -60,9 +60,13 @@ pub enum EventKind {
     VolumeAlone,
     VolumeSyncing,
     VolumeInSync,
+    /// There is no room for a guest's writes, or there is again.
+    VolumeFull,
     /// A volume that has long had one replica gets a new secondary, or cannot get one.
     VolumeHealing,
     VolumeGrown,
+    /// Both replicas of a volume were compared.
+    VolumeVerified,
     StoreDegraded,
     RecordDamaged,
     JobEnded,

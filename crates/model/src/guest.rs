@@ -122,6 +122,9 @@ pub struct DiskSpec {
     /// Which pool of that kind, where there may be several.
     #[serde(default)]
     pub pool_name: Option<PoolName>,
+    /// It takes room as it is written, and may find none; else all its room is taken when it is made.
+    #[serde(default)]
+    pub thin: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -266,6 +269,9 @@ pub struct GuestReport {
     /// How far it is on its way to another host, while it runs.
     #[serde(default)]
     pub migration: Option<MigrationReport>,
+    /// It runs, and stands still because a disk of its host has no room for a write.
+    #[serde(default)]
+    pub no_room: bool,
 }
 
 /// A guest that is sent to another host while it runs.
@@ -377,6 +383,8 @@ pub enum GuestPhase {
     Preparing,
     Starting,
     Running,
+    /// It stands still until there is room for its disk.
+    Paused,
     Stopping,
     Stopped,
     Failed,
@@ -406,6 +414,7 @@ impl GuestPhase {
         match report.state {
             GuestState::Preparing => GuestPhase::Preparing,
             GuestState::Starting => GuestPhase::Starting,
+            GuestState::Running if report.no_room => GuestPhase::Paused,
             GuestState::Running => GuestPhase::Running,
             GuestState::Stopping => GuestPhase::Stopping,
             GuestState::Stopped | GuestState::Deleted => GuestPhase::Stopped,
@@ -421,6 +430,7 @@ impl fmt::Display for GuestPhase {
             GuestPhase::Preparing => "preparing",
             GuestPhase::Starting => "starting",
             GuestPhase::Running => "running",
+            GuestPhase::Paused => "paused",
             GuestPhase::Stopping => "stopping",
             GuestPhase::Stopped => "stopped",
             GuestPhase::Failed => "failed",

@@ -112,6 +112,9 @@ pub struct HostReport {
     /// How it reaches the pools that hosts share.
     #[serde(default)]
     pub pools: BTreeMap<PoolName, PoolOnHost>,
+    /// There is little room where its volumes are: thin ones may find none.
+    #[serde(default)]
+    pub short_of_room: bool,
 }
 
 /// What decides whether a guest that runs on one host can go on running on another. All unknown by default.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Epoch, GuestName, HandoverKind, HostName, ImageName, JobId, MoveOptions};
+use crate::{Bytes, Epoch, GuestName, HandoverKind, HostName, ImageName, JobId, MoveOptions, VolumeId};
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -64,6 +64,11 @@ pub enum JobKind {
         #[schema(value_type = Option<String>, format = DateTime)]
         heals: Option<Timestamp>,
     },
+    /// Compare both replicas of a volume while its guest runs. Its owner's host does it.
+    VerifyVolume {
+        guest: GuestName,
+        volume: VolumeId,
+    },
     /// Bring everything off a host; which guests go where is decided while it runs.
     DrainHost {
         host: HostName,
@@ -91,6 +96,24 @@ pub enum Recipe {
     Debian,
 }
 
+impl JobKind {
+    /// The volume whose replicas it compares, if it does that.
+    pub fn verifies(&self) -> Option<VolumeId> {
+        match self {
+            JobKind::VerifyVolume { volume, .. } => Some(*volume),
+            JobKind::CreateGuest { .. }
+            | JobKind::DeleteGuest { .. }
+            | JobKind::StartGuest { .. }
+            | JobKind::StopGuest { .. }
+            | JobKind::RestartGuest { .. }
+            | JobKind::BuildImage { .. }
+            | JobKind::MoveGuest { .. }
+            | JobKind::DrainHost { .. }
+            | JobKind::Balance { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for JobKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
@@ -104,6 +127,7 @@ impl fmt::Display for JobKind {
             JobKind::MoveGuest { guest, to, heals: Some(since), .. } => {
                 format!("give guest {guest} another secondary, {to}: degraded since {since:.0}")
             }
+            JobKind::VerifyVolume { guest, volume } => format!("verify volume {volume} of {guest}"),
             JobKind::DrainHost { host } => format!("drain host {host}"),
             JobKind::Balance { moves } => format!("balance with {} moves", moves.len()),
         };
@@ -133,6 +157,35 @@ pub struct JobReport {
     /// What a move of a guest must remember.
     #[serde(default)]
     pub moving: Option<Moving>,
+    /// What a comparison of two replicas has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// What a comparison of two replicas has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Verified {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The hosts of the two replicas, the owner first.
+    pub hosts: Vec<HostName>,
+    /// As [`crate::InSync::resync`] was: one that was asked for since has made up for what was found.
+    pub resync: u64,
+    /// From the beginning; less than the volume's size if too much was unlike.
+    pub compared: Bytes,
+    /// How much differs; nothing: no difference was found.
+    pub unlike: Bytes,
+    /// What the guest wrote all the while, so that nothing can be said of it.
+    pub busy: Bytes,
+    /// Where they differ; the first ranges only.
+    pub ranges: Vec<ByteRange>,
+}
+
+/// A part of a volume, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteRange {
+    pub start: u64,
+    pub length: u64,
 }
 
 /// What a move of a guest remembers from step to step, so that any leader can go on with it or undo it.
@@ -160,7 +213,15 @@ impl JobReport {
     /// A report that nobody has written yet.
     pub fn new(id: JobId, steps: impl IntoIterator<Item = &'static str>) -> Self {
         let steps = steps.into_iter().map(JobStep::waiting).collect();
-        Self { id, state: JobState::Waiting, steps, error: None, ended_at: None, moving: None }
+        Self {
+            id,
+            state: JobState::Waiting,
+            steps,
+            error: None,
+            ended_at: None,
+            moving: None,
+            verified: None,
+        }
     }
 
     /// Between 0 and 1: the share of its steps that are done.

@@ -55,7 +55,8 @@ pub use id::{
 };
 pub use image::{Image, ImageFile, ImageFormat};
 pub use job::{
-    GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe, StepState,
+    ByteRange, GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe,
+    StepState, Verified,
 };
 pub use network::{AddressClaim, Network};
 pub use pool::{ConfirmedDead, NamedPool, PoolOnHost, PoolStorage};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, CpuLevel, Event, EventId, Fence,
+    AccessToken, AddressClaim, Assignment, Bytes, Cluster, ConfirmedDead, CpuLevel, Event, EventId, Fence,
     FenceDevices, GuestName, GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName,
     InSync, JobId, JobReport, JobSpec, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica,
-    ReplicaDrop, Rule, RuleName, Session, User, UserName, VolumeId,
+    ReplicaDrop, Rule, RuleName, Session, User, UserName, Verified, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -59,6 +59,29 @@ impl ClusterView {
     pub fn lowest_cpu_level(&self) -> Option<CpuLevel> {
         let reports = self.hosts.keys().filter_map(|host| self.host_reports.get(host));
         reports.map(|report| report.compatibility.cpu_level).min().flatten()
+    }
+
+    /// What the last comparison of each volume's replicas has found, as far as their jobs are kept.
+    pub fn verified(&self) -> BTreeMap<VolumeId, &Verified> {
+        let mut last: BTreeMap<VolumeId, &Verified> = BTreeMap::new();
+        for job in self.jobs.values() {
+            let report = self.job_reports.get(&job.id);
+            let found = report.and_then(|report| report.verified.as_ref());
+            let Some((volume, found)) = job.kind.verifies().zip(found) else { continue };
+            if last.get(&volume).is_none_or(|before| before.at < found.at) {
+                last.insert(volume, found);
+            }
+        }
+        last
+    }
+
+    /// Whether a difference that was found is still to be thought to be there: both replicas are where they were, and
+    /// the second one has not been filled since because somebody asked.
+    pub fn still_differs(&self, volume: VolumeId, found: &Verified) -> bool {
+        found.unlike > Bytes(0)
+            && self.in_sync.get(&volume).is_some_and(|set| {
+                set.resync == found.resync && found.hosts.iter().all(|host| set.contains_host(host))
+            })
     }
 
     pub fn liveness(&self, host: &HostName) -> Liveness {

@@ -91,13 +91,16 @@ pub struct InSync {
     /// The next fill copies all of the disk.
     #[serde(default)]
     pub refill: bool,
+    /// The next fill does not believe what was recorded, and compares both replicas: somebody doubts them.
+    #[serde(default)]
+    pub doubted: bool,
 }
 
 impl InSync {
     /// A record that nothing came before.
     pub fn first(volume: VolumeId, epoch: Epoch, members: BTreeSet<Replica>, now: Timestamp) -> InSync {
         let alone_since = (members.len() < 2).then_some(now);
-        InSync { volume, epoch, members, alone_since, resync: 0, refill: false }
+        InSync { volume, epoch, members, alone_since, resync: 0, refill: false, doubted: false }
     }
 
     /// The record that an owner writes in place of this one.
@@ -105,8 +108,9 @@ impl InSync {
     pub fn followed_by(&self, epoch: Epoch, members: BTreeSet<Replica>, now: Timestamp) -> InSync {
         let next = InSync::first(self.volume, epoch, members, now);
         let alone_since = next.alone_since.map(|now| self.alone_since.unwrap_or(now));
-        let refill = self.refill && alone_since.is_some();
-        InSync { alone_since, resync: self.resync, refill, ..next }
+        let alone = alone_since.is_some();
+        let (refill, doubted) = (self.refill && alone, self.doubted && alone);
+        InSync { alone_since, resync: self.resync, refill, doubted, ..next }
     }
 
     /// This record, if one replica is in it, with the wish that the fill to come will fulfil. A wish that comes in
@@ -116,7 +120,7 @@ impl InSync {
         if self.members.len() > 1 || wish.generation <= self.resync {
             return self;
         }
-        InSync { resync: wish.generation, refill: wish.full, ..self }
+        InSync { resync: wish.generation, refill: wish.full, doubted: true, ..self }
     }
 
     pub fn contains_host(&self, host: &HostName) -> bool {

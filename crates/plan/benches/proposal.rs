@@ -146,6 +146,7 @@ impl Live {
             incoming: vec![],
             compatibility: Default::default(),
             pools: Default::default(),
+            short_of_room: false,
         };
         let session = Session { host: name.clone(), boot_id, started_at: Timestamp::UNIX_EPOCH };
         let usage = HostUsage {
@@ -167,8 +168,8 @@ impl Live {
         let host_name = |host: HostIx| snapshot.host(host).name.parse::<HostName>().ok();
         let Some(host) = host_name(place.host) else { return };
         let volume = VolumeId(Uuid::from_u128(at as u128 | 1 << 64));
-        let disk =
-            DiskSpec { volume, pool: Pool::Mirror, size: Bytes(need.disk), image: None, pool_name: None };
+        let (pool, size) = (Pool::Mirror, Bytes(need.disk));
+        let disk = DiskSpec { volume, pool, size, image: None, pool_name: None, thin: false };
         let id = GuestId(Uuid::from_u128(at as u128 | 2 << 64));
         let spec = GuestSpec {
             name: name.clone(),
@@ -207,6 +208,7 @@ impl Live {
             machine_type: None,
             cpu: None,
             migration: None,
+            no_room: false,
         };
         let assignment = Assignment {
             guest: name.clone(),

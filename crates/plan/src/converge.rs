@@ -113,6 +113,8 @@ pub struct Situation {
     pub filled_in_vain: BTreeSet<FillHow>,
     /// After fills that failed: none is to be begun before.
     pub no_fill_before: Option<Timestamp>,
+    /// There is room where the volumes are.
+    pub has_room: bool,
     pub now: Timestamp,
 }
 
@@ -133,6 +135,8 @@ pub struct MachineFacts {
     pub mirrors: BTreeMap<VolumeId, MirrorFacts>,
     /// Of volumes without a mirror: the replica that lacks nothing but what its QEMU has recorded.
     pub records: BTreeMap<VolumeId, ReplicaFile>,
+    /// It stands still, because a disk here found no room for a write.
+    pub no_room: bool,
     /// Its guest is being sent to another host, or was.
     pub sending: Option<Sending>,
     /// Its disks were taken away from it for a handover that has not been made.
@@ -209,6 +213,8 @@ pub struct Peer {
     pub serves: bool,
     /// It has not been seen to serve for so long that nobody should wait any more.
     pub gave_up: bool,
+    /// It says that it has little room for volumes.
+    pub full: bool,
     /// The files that it serves, as far as it says.
     pub files: BTreeMap<VolumeId, PeerFile>,
 }
@@ -250,6 +256,8 @@ pub enum Step {
     Start {
         mirror_to: Option<Replica>,
     },
+    /// Let a guest go on that stands still for want of room.
+    GoOn,
     /// Ask the guest to shut down.
     Shutdown,
     /// End the machine at once.
@@ -607,11 +615,20 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
     if s.authority == Authority::None && (counted_on_others || s.spec.is_shared()) {
         return Step::End { why: ExitReason::Disowned };
     }
-    if let Some(step) = mirror_step(s, machine).or_else(|| live::send(s, machine)) {
+    // A guest that stands still for want of room is not sent.
+    let send = || if machine.no_room { None } else { live::send(s, machine) };
+    if let Some(step) = mirror_step(s, machine).or_else(send) {
         return step;
     }
     if is_to_stop(&s.spec, &s.assignment, machine.boot_generation) {
         return stop(s);
+    }
+    if machine.no_room && s.has_room {
+        return Step::GoOn;
+    }
+    if machine.no_room {
+        let why = "a write to its disk found no room; make room on";
+        return rest(Rest::Waiting(format!("{why} {}, and it goes on by itself", s.me)));
     }
     live::settled(machine)
 }
@@ -668,7 +685,7 @@ fn mirror_step(s: &Situation, machine: &MachineFacts) -> Option<Step> {
         mirrored.iter().copied().filter(|volume| !machine.mirrors.contains_key(volume)).collect();
     if !absent.is_empty() {
         let rested = pause(s).is_none() && s.no_fill_before.is_none_or(|until| until <= s.now);
-        let ready = peer.serves && rested && s.authority == Authority::Session;
+        let ready = peer.serves && rested && !lacks_room(s, peer) && s.authority == Authority::Session;
         return if ready { fill::step(s, machine, peer, target, &absent) } else { None };
     }
     let all_ready = !mirrored.is_empty()
@@ -687,13 +704,26 @@ fn say_anew(s: &Situation, replica: &Replica) -> Option<Step> {
 fn is_useful(s: &Situation, mirror: &MirrorFacts) -> bool {
     let Some(peer) = &s.peer else { return false };
     let Liveness::Live(boot) = peer.liveness else { return false };
-    mirror.target_boot == Some(boot) && mirror.state != Mirror::Broken && !peer.gave_up
+    mirror.target_boot == Some(boot)
+        && mirror.state != Mirror::Broken
+        && !peer.gave_up
+        && !lacks_room(s, peer)
+}
+
+/// Whether another host has no room for what the guest writes. One whose room is reserved has it.
+fn lacks_room(s: &Situation, peer: &Peer) -> bool {
+    peer.full && s.spec.disks.iter().any(|disk| disk.thin)
+}
+
+/// The host of a replica that has no room for what the guest writes.
+pub fn full_peer(s: &Situation) -> Option<&HostName> {
+    s.peer.iter().chain(&s.former).find(|peer| lacks_room(s, peer)).map(|peer| &peer.host)
 }
 
 /// Why the recorded secondary may be let go of for the assigned one, if another is assigned and ready to be filled.
 fn successor(s: &Situation, recorded: &Replica) -> Option<String> {
     let peer = s.peer.as_ref().filter(|peer| peer.host != recorded.host)?;
-    let ready = matches!(peer.liveness, Liveness::Live(_)) && peer.serves;
+    let ready = matches!(peer.liveness, Liveness::Live(_)) && peer.serves && !lacks_room(s, peer);
     // Nobody's replica is given up for another one while the guest is on its way down.
     let stays = s.assignment.handover.is_none() && s.spec.power == PowerWish::Running;
     (ready && stays && pause(s).is_none() && s.authority == Authority::Session)
@@ -752,6 +782,9 @@ fn let_go_reason(
             Some(format!("{name} started anew"))
         }
         Some(Peer { gave_up: true, .. }) => Some(format!("{name} does not answer")),
+        Some(peer) if lacks_room(s, peer) && s.authority == Authority::Session => {
+            Some(format!("the disk of {name} that holds the replica is full"))
+        }
         Some(_) => None,
     }
 }

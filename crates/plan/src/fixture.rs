@@ -66,6 +66,7 @@ pub fn cluster(hosts: usize) -> ClusterView {
                 incoming: vec![],
                 compatibility: Default::default(),
                 pools: Default::default(),
+                short_of_room: false,
             },
         );
         power_on(&mut view, name.as_str(), 1);
@@ -96,6 +97,7 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
             size: Bytes::gib(10),
             image: None,
             pool_name: None,
+            thin: false,
         }],
         nics: vec![],
         seed: Seed::default(),
@@ -171,6 +173,7 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         machine_type: None,
         cpu: None,
         migration: None,
+        no_room: false,
     }
 }
 

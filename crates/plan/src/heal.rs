@@ -259,7 +259,10 @@ fn guest_of(job: &JobSpec) -> Option<&GuestName> {
         | JobKind::StopGuest { guest }
         | JobKind::RestartGuest { guest }
         | JobKind::MoveGuest { guest, .. } => Some(guest),
-        JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => None,
+        JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => None,
     }
 }
 

@@ -471,7 +471,7 @@ impl Inventory {
         let report = self.view.guest_reports.get(&spec.name);
         let phase = GuestPhase::derive(spec, Some(assignment), report, &self.view);
         match phase {
-            GuestPhase::Running | GuestPhase::Stopped => {}
+            GuestPhase::Running | GuestPhase::Paused | GuestPhase::Stopped => {}
             GuestPhase::Failed => {
                 return stay(StayCause::Failed, format!("it failed on {host}, `kennel guest show` says why"));
             }
@@ -616,7 +616,10 @@ fn jobs_by_guest(view: &ClusterView) -> BTreeMap<&GuestName, &JobSpec> {
             | JobKind::MoveGuest { guest, .. } => {
                 busy.insert(guest, job);
             }
-            JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => {}
+            JobKind::BuildImage { .. }
+            | JobKind::VerifyVolume { .. }
+            | JobKind::DrainHost { .. }
+            | JobKind::Balance { .. } => {}
         }
     }
     busy

@@ -20,6 +20,7 @@
 //! - [`layout`]: who is where, what that leaves, and why a guest may not go somewhere.
 //! - [`objective`], [`search`]: what a good layout is, and the way to a better one.
 //! - [`usage`]: averages of what is measured.
+//! - [`verify`]: which volume's replicas are compared next.
 
 pub mod capacity;
 pub mod compat;
@@ -45,6 +46,7 @@ mod scene;
 pub mod search;
 pub mod snapshot;
 pub mod usage;
+pub mod verify;
 pub mod why;
 
 #[cfg(test)]

@@ -122,6 +122,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
             let attach = mirror_to.iter().cloned().map(Act::AttachSame);
             [Act::SayStarting, Act::Launch].into_iter().chain(attach).chain([Act::Resume]).collect()
         }
+        // No disk is full here.
+        Step::GoOn => vec![],
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         Step::Attach { volumes, target, how, why: _ } => {
@@ -473,6 +475,7 @@ impl World {
             machine_type: None,
             cpu: None,
             migration: None,
+            no_room: false,
         }
     }
 

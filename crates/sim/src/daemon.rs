@@ -331,6 +331,7 @@ impl World {
             incoming: self.daemon(host).incoming.values().cloned().collect(),
             compatibility: Default::default(),
             pools: Default::default(),
+            short_of_room: false,
         };
         let daemon = self.daemon(host);
         if daemon.telling || daemon.cache.view.host_reports.get(&report.host) == Some(&report) {

@@ -451,6 +451,7 @@ impl World {
                 liveness: view.liveness(name),
                 serves,
                 gave_up,
+                full: false,
                 files: asked.map(|asked| asked.files.clone()).unwrap_or_default(),
             }
         };
@@ -487,6 +488,7 @@ impl World {
             pool_trouble: None,
             filled_in_vain: BTreeSet::new(),
             no_fill_before: None,
+            has_room: true,
             now,
             me,
             in_sync,
@@ -524,6 +526,7 @@ impl World {
             stage: machine.stage,
             mirrors: mirrors.collect(),
             records: self.recorded(machine, peer),
+            no_room: false,
             withheld: false,
             sending: sending.map(|sending| Sending {
                 phase: sending.phase.clone(),

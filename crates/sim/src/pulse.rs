@@ -186,6 +186,7 @@ impl World {
                 | JobKind::RestartGuest { guest } => !view.assignments.contains_key(guest),
                 JobKind::DeleteGuest { .. }
                 | JobKind::BuildImage { .. }
+                | JobKind::VerifyVolume { .. }
                 | JobKind::MoveGuest { .. }
                 | JobKind::DrainHost { .. }
                 | JobKind::Balance { .. } => false,

@@ -51,6 +51,7 @@ impl World {
             message: stuck.or(message),
             volumes: volume_reports(s),
             migration: migration_report(s, gave_up.as_ref()),
+            no_room: false,
             ..self.report_of(s, state, generation, exit)
         };
         let keeper = self.keeper(host, guest);
@@ -99,6 +100,7 @@ impl World {
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
             _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
+            | Step::GoOn
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }

@@ -326,6 +326,7 @@ impl World {
             pool_name: None,
             size: Bytes::gib(1),
             image: None,
+            thin: false,
         };
         let spec = GuestSpec {
             name: name.clone(),
@@ -425,7 +426,10 @@ fn is_busy(view: &ClusterView, guest: &GuestName) -> bool {
         | JobKind::StartGuest { guest: other }
         | JobKind::StopGuest { guest: other }
         | JobKind::RestartGuest { guest: other } => other == guest,
-        JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => false,
+        JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => false,
     })
 }
 

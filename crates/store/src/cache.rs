@@ -465,6 +465,7 @@ mod tests {
             alone_since: None,
             resync: 0,
             refill: false,
+            doubted: false,
         }
     }
 

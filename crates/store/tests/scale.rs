@@ -65,7 +65,15 @@ fn records(number: u32) -> [Entry; 3] {
     [
         entry(&spec),
         entry(&assignment),
-        entry(&InSync { volume, epoch: Epoch::FIRST, members, alone_since: None, resync: 0, refill: false }),
+        entry(&InSync {
+            volume,
+            epoch: Epoch::FIRST,
+            members,
+            alone_since: None,
+            resync: 0,
+            refill: false,
+            doubted: false,
+        }),
     ]
 }
 

@@ -42,6 +42,11 @@ fn tiny_cache() -> Result<PathBuf> {
 impl Lab {
     /// Builds a lab of its own, with the tiny image in its catalogue.
     pub fn up(name: &str, hosts: u32) -> Result<Lab> {
+        Self::up_with(name, hosts, &[])
+    }
+
+    /// As [`Lab::up`], with `extra` words for `kennel lab up`.
+    pub fn up_with(name: &str, hosts: u32, extra: &[&str]) -> Result<Lab> {
         let base = std::env::temp_dir().join("kennel-e2e");
         let lab = Lab {
             name: name.to_owned(),
@@ -49,7 +54,7 @@ impl Lab {
             keep: std::env::var_os("KENNEL_KEEP_LAB").is_some(),
         };
         lab.lab(&["down"]).ok();
-        lab.lab(&["up", "--hosts", &hosts.to_string()])?;
+        lab.lab(&[&["up", "--hosts", &hosts.to_string()], extra].concat())?;
         lab.import_tiny()?;
         Ok(lab)
     }
@@ -228,6 +233,11 @@ impl Lab {
         let hosts = std::fs::read_dir(self.folder().join("hosts"))?.flatten();
         let hosts = hosts.map(|entry| entry.file_name().to_string_lossy().into_owned());
         Ok(hosts.filter(|host| self.state_of(host).join("volumes").join(&file).is_file()).collect())
+    }
+
+    /// Where a host keeps its replica of a guest's first disk.
+    pub fn replica(&self, host: &str, name: &str) -> Result<PathBuf> {
+        Ok(self.state_of(host).join("volumes").join(format!("{}.raw", self.volume(name)?)))
     }
 
     /// The sizes of the files of a guest's first disk, bytes, by host.

@@ -5,6 +5,7 @@ export type GuestPhase =
   | "preparing"
   | "starting"
   | "running"
+  | "paused"
   | "stopping"
   | "stopped"
   | "failed"

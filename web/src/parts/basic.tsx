@@ -24,6 +24,7 @@ export const COLOURS: Record<string, Colour> = {
   waiting: "warning",
   degraded: "warning",
   held: "bad",
+  paused: "bad",
   failed: "bad",
   unknown: "bad",
   lost: "bad",

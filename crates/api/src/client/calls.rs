@@ -94,6 +94,11 @@ impl Client {
         self.fetch(Ask::post(format!("/v1/volumes/{id}/resync"), asked).json(request)?).await
     }
 
+    /// Has both of its replicas compared.
+    pub async fn verify_volume(&self, id: VolumeId) -> Answer<JobView> {
+        self.fetch(Ask::post(format!("/v1/volumes/{id}/verify"), format!("verify the volume {id}"))).await
+    }
+
     pub async fn grow_volume(&self, id: VolumeId, size: Bytes) -> Answer<VolumeView> {
         let asked = format!("grow the volume {id}");
         self.fetch(Ask::post(format!("/v1/volumes/{id}/grow"), asked).json(&GrowVolume { size })?).await

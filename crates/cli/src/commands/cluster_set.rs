@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use api::ChangeSettings;
 use clap::{Args, ValueEnum};
-use model::{BalanceMode, CpuLevel, Settings, Survive};
+use model::{BalanceMode, Bytes, CpuLevel, Settings, Survive};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -35,7 +35,13 @@ pub struct SetArguments {
     recovery_starts: Option<u32>,
     /// For how long a mirrored disk has one replica before it gets a new secondary by itself, as in 90s, 30m or 2h; `off`: never
     #[arg(long, value_name = "TIME|off")]
-    heal_after: Option<HealAfter>,
+    heal_after: Option<Period>,
+    /// How often both replicas of each mirrored disk are compared, as in 30d; `off`: never
+    #[arg(long, value_name = "TIME|off")]
+    verify_every: Option<Period>,
+    /// How fast one second replica is filled at most, per second, as in 50M; `auto`: as the daemon sees fit
+    #[arg(long, value_name = "SIZE|auto")]
+    resync_pace: Option<ResyncPace>,
     /// The processor that guests are started with, as in x86-64-v2; `auto`: what every host has
     #[arg(long, value_name = "LEVEL|auto")]
     cpu_baseline: Option<Baseline>,
@@ -51,38 +57,64 @@ impl FromStr for Baseline {
     }
 }
 
+/// Bytes per second; 0: the daemon's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ResyncPace(Bytes);
+
+impl FromStr for ResyncPace {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(ResyncPace(Bytes(0)));
+        }
+        text.parse().map(ResyncPace).map_err(|error: model::InvalidSize| error.to_string())
+    }
+}
+
 /// Seconds; 0: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct HealAfter(u32);
+struct Period(u32);
 
-impl FromStr for HealAfter {
+impl FromStr for Period {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
-            return Ok(HealAfter(0));
+            return Ok(Period(0));
         }
-        let wrong = || format!("'{text}' is no time: write 90s, 30m, 2h or off");
-        let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        let wrong = || format!("'{text}' is no time: write 90s, 30m, 2h, 30d or off");
+        let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
             Some(number) => (number, &text[number.len()..]),
             None => (text, "s"),
         };
         let seconds: u32 = match unit {
+            "d" => 24 * 3600,
             "h" => 3600,
             "m" => 60,
             _ => 1,
         };
-        number.parse::<u32>().ok().and_then(|n| n.checked_mul(seconds)).map(HealAfter).ok_or_else(wrong)
+        number.parse::<u32>().ok().and_then(|n| n.checked_mul(seconds)).map(Period).ok_or_else(wrong)
+    }
+}
+
+/// As in `30 m`.
+fn time(seconds: u32) -> String {
+    const DAY: u32 = 24 * 3600;
+    match seconds {
+        s if s.is_multiple_of(DAY) => format!("{} d", s / DAY),
+        s if s.is_multiple_of(3600) => format!("{} h", s / 3600),
+        s if s.is_multiple_of(60) => format!("{} m", s / 60),
+        s => format!("{s} s"),
     }
 }
 
 /// As in `after 30 m with one replica`.
 fn heals(seconds: u32) -> String {
-    match seconds {
-        0 => "off".to_owned(),
-        s if s % 3600 == 0 => format!("after {} h with one replica", s / 3600),
-        s if s % 60 == 0 => format!("after {} m with one replica", s / 60),
-        s => format!("after {s} s with one replica"),
-    }
+    if seconds == 0 { "off".to_owned() } else { format!("after {} with one replica", time(seconds)) }
+}
+
+/// As in `every 30 d`.
+fn verifies(seconds: u32) -> String {
+    if seconds == 0 { "off".to_owned() } else { format!("every {}", time(seconds)) }
 }
 
 /// Whether guests are moved to balance the load.
@@ -134,6 +166,8 @@ pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failu
         vcpus_percent: arguments.vcpus_percent,
         recovery_starts_per_host: arguments.recovery_starts,
         heal_after_s: arguments.heal_after.map(|after| after.0),
+        verify_every_s: arguments.verify_every.map(|every| every.0),
+        resync_pace: arguments.resync_pace.map(|pace| pace.0),
         cpu_baseline: arguments.cpu_baseline.map(|baseline| baseline.0),
     };
     let settings = context.client()?.change_settings(&request).await?;
@@ -172,6 +206,11 @@ fn show(settings: &Settings) -> Block {
         )
         .line("Healing", heals(settings.heal_after_s))
         .line(
+            "Resync",
+            settings.resync_pace.map_or_else(|| "at its own pace".to_owned(), |pace| format!("{pace}/s")),
+        )
+        .line("Verification", verifies(settings.verify_every_s))
+        .line(
             "CPU baseline",
             settings.cpu_baseline.map_or_else(|| "what every host has".to_owned(), |level| level.to_string()),
         )
@@ -194,15 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_is_a_size_for_each_second() {
+        assert_eq!("50M".parse(), Ok(ResyncPace(Bytes::mib(50))));
+        assert_eq!("auto".parse(), Ok(ResyncPace(Bytes(0))));
+        assert!("fast".parse::<ResyncPace>().is_err());
+    }
+
+    #[test]
     fn a_grace_time_is_said_with_its_unit() {
         for (text, seconds) in [("off", 0), ("0", 0), ("45", 45), ("90s", 90), ("30m", 1800), ("2h", 7200)] {
-            assert_eq!(text.parse(), Ok(HealAfter(seconds)), "{text}");
+            assert_eq!(text.parse(), Ok(Period(seconds)), "{text}");
         }
-        for bad in ["", "m", "-1", "never", "30d", "9999999h"] {
-            assert!(bad.parse::<HealAfter>().is_err(), "{bad}");
+        for bad in ["", "m", "-1", "never", "30w", "9999999h"] {
+            assert!(bad.parse::<Period>().is_err(), "{bad}");
         }
         assert_eq!(heals(1800), "after 30 m with one replica");
         assert_eq!(heals(0), "off");
+        assert_eq!(verifies(30 * 24 * 3600), "every 30 d");
     }
 
     #[test]

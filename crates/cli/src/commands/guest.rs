@@ -188,9 +188,10 @@ pub struct CreateArguments {
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
-    /// A disk's size, once for each disk [default: one, as large as the image needs]
-    #[arg(long = "disk", value_name = "SIZE")]
-    disks: Vec<Bytes>,
+    /// A disk's size, once for each disk [default: one, as large as the image needs]. With `,thin` it takes room on its
+    /// hosts as it is written; the guest stands still when there is none
+    #[arg(long = "disk", value_name = "SIZE[,thin]")]
+    disks: Vec<Disk>,
     /// `mirror` keeps a second copy on another host, `local` does not [default: mirror, when there are two hosts]
     #[arg(long)]
     pool: Option<PoolName>,
@@ -338,6 +339,31 @@ async fn create(context: &Context, arguments: CreateArguments) -> Result<(), Fai
     finish(context, &client, job, &request.name, no_wait).await
 }
 
+/// A disk as it is asked for: its size, and perhaps `,thin` behind it.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    size: Bytes,
+    thin: bool,
+}
+
+impl std::str::FromStr for Disk {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (size, thin) = match text.split_once(',') {
+            Some((size, "thin")) => (size, true),
+            Some((_, other)) => return Err(format!("'{other}' is nothing that a disk can be: only thin is")),
+            None => (text, false),
+        };
+        Ok(Disk { size: size.parse().map_err(|error: model::InvalidSize| error.to_string())?, thin })
+    }
+}
+
+impl Disk {
+    fn asked(self, pool: Option<model::PoolName>) -> CreateDisk {
+        CreateDisk { size: Some(self.size), pool, thin: self.thin }
+    }
+}
+
 /// What the arguments ask for, the files read.
 fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
     let asked = format!("create the guest '{}'", arguments.name);
@@ -347,13 +373,9 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         let text = read_text(&asked, path)?;
         ssh_keys.extend(public_keys(&asked, path, &text)?);
     }
-    let mut disks: Vec<_> = arguments
-        .disks
-        .iter()
-        .map(|size| CreateDisk { size: Some(*size), pool: arguments.pool.clone() })
-        .collect();
+    let mut disks: Vec<_> = arguments.disks.iter().map(|disk| disk.asked(arguments.pool.clone())).collect();
     if disks.is_empty() && arguments.pool.is_some() {
-        disks.push(CreateDisk { size: None, pool: arguments.pool.clone() });
+        disks.push(CreateDisk { pool: arguments.pool.clone(), ..CreateDisk::default() });
     }
     Ok(CreateGuest {
         image: arguments.image,

@@ -20,7 +20,7 @@ fn phase(phase: GuestPhase) -> Cell {
         | GuestPhase::Starting
         | GuestPhase::Stopping
         | GuestPhase::Deleting => Tone::Busy,
-        GuestPhase::Failed | GuestPhase::Unknown => Tone::Bad,
+        GuestPhase::Failed | GuestPhase::Unknown | GuestPhase::Paused => Tone::Bad,
         GuestPhase::Stopped => Tone::Plain,
     };
     Cell::new(phase, tone)
@@ -177,9 +177,8 @@ mod tests {
     use crate::listing;
 
     fn example() -> GuestView {
-        let id = GuestId(Uuid::nil());
-        let volume = VolumeId(Uuid::nil());
-        let disk = |size| DiskSpec { volume, pool: Pool::Mirror, size, image: None, pool_name: None };
+        let (id, volume, pool) = (GuestId(Uuid::nil()), VolumeId(Uuid::nil()), Pool::Mirror);
+        let disk = |size| DiskSpec { volume, pool, size, image: None, pool_name: None, thin: false };
         let name: model::GuestName = "web1".parse().unwrap();
         let host: model::HostName = "host1".parse().unwrap();
         let secondary: model::HostName = "host2".parse().unwrap();
@@ -205,6 +204,8 @@ mod tests {
                 fill: None,
                 degraded_since: None,
                 healing: None,
+                verified: None,
+                thin: false,
                 filled: None,
                 replicas: vec![
                     replica(&host, ReplicaRole::Primary, true),

@@ -375,6 +375,7 @@ pub mod tests {
                 incoming: vec![],
                 compatibility: Default::default(),
                 pools: Default::default(),
+                short_of_room: false,
             }),
         }
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use api::{Client, ConvertVolume, ReplaceSecondary, ResyncVolume, VolumeView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{Bytes, FillProgress, Filled, GuestName, HostName, Pool, VolumeId, VolumePhase};
+use model::{
+    ByteRange, Bytes, FillProgress, Filled, GuestName, HostName, Pool, Verified, VolumeId, VolumePhase,
+};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -64,6 +66,18 @@ Until it is filled the guest has one replica that counts. `kennel volume list --
         /// Copy all of the disk, whatever is known of what changed
         #[arg(long)]
         full: bool,
+    },
+    /// Compare both replicas while the guest runs
+    #[command(after_help = "Example:
+  kennel volume verify web1
+
+Fails when they differ; `kennel volume show` says when they were compared last, and where they differ.")]
+    Verify {
+        /// A volume's id, or a guest that has one disk
+        volume: Which,
+        /// Do not wait; print the job's id
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Make a disk larger, also while its guest runs
     #[command(after_help = "Examples:
@@ -177,6 +191,22 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
                 .output
                 .result(&view, |_| format!("The second replica of {} is filled anew.\n", view.guest))
         }
+        Command::Verify { volume, no_wait } => {
+            let client = context.client()?;
+            let asked = "verify a volume";
+            let id = volume.one(&client, asked).await?;
+            let job = client.verify_volume(id).await?;
+            progress::finish(context, &client, job, no_wait).await?;
+            let found = if no_wait { None } else { client.volume(id).await?.verified };
+            match found.filter(|verified| verified.unlike > Bytes(0)) {
+                None => Ok(()),
+                Some(verified) => {
+                    let instead =
+                        format!("`kennel volume resync {id}` makes the second one what the guest reads");
+                    Err(Failure::refused(asked, in_words(&verified), instead))
+                }
+            }
+        }
         Command::Grow { volume, size } => {
             let client = context.client()?;
             let id = volume.one(&client, "grow a volume").await?;
@@ -224,7 +254,7 @@ impl Listed for VolumeView {
             Cell::from(self.id),
             Cell::from(&self.guest),
             Cell::from(self.pool_shown()),
-            Cell::from(self.size),
+            Cell::from(if self.thin { format!("{}, thin", self.size) } else { self.size.to_string() }),
             phase(self.phase),
             Cell::maybe(self.primary()),
             Cell::maybe(self.secondary()),
@@ -238,6 +268,22 @@ pub fn replicas(view: &VolumeView) -> impl Iterator<Item = String> + '_ {
         let state = if replica.in_sync { "in sync" } else { "NOT in sync" };
         format!("{} ({}, {state})", replica.host, replica.role)
     })
+}
+
+/// What a comparison has found.
+fn in_words(verified: &Verified) -> String {
+    let busy = match verified.busy {
+        Bytes(0) => String::new(),
+        busy => format!(", but for {busy} that the guest wrote all the while"),
+    };
+    match verified.unlike {
+        Bytes(0) => format!("no difference in {}{busy}", verified.compared),
+        unlike => format!("the replicas differ in {unlike} of {}{busy}", verified.compared),
+    }
+}
+
+fn range(range: &ByteRange) -> String {
+    format!("{} bytes from {}", range.length, range.start)
 }
 
 /// How far a fill is, and when it will be done.
@@ -276,6 +322,11 @@ fn show(view: &VolumeView, now: Timestamp) -> Block {
         .maybe("Last filled", view.filled.as_ref().map(filled))
         .maybe("Degraded", view.degraded_since.map(|since| times::at_and_ago(since, now)))
         .maybe("Healing", view.healing.as_ref())
+        .maybe(
+            "Compared",
+            view.verified.as_ref().map(|v| format!("{}: {}", times::at_and_ago(v.at, now), in_words(v))),
+        )
+        .each("Differs at", view.verified.iter().flat_map(|v| &v.ranges).map(range))
         .each("Replicas", replicas(view))
         .line("Epoch", Cell::maybe(view.epoch))
 }

@@ -1,6 +1,7 @@
 //! `kennel lab down`: whatever state the lab is in, nothing of it is left.
 //!
-//! Networks and mounts need no care: they belong to namespaces, which end with their last process.
+//! Networks and mounts need no care: they belong to namespaces, which end with their last process. Only disks of the
+//! hosts' own are the machine's (see [`super::disk`]).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::process::{ProcessRef, processes_of_lab, wait_until};
-use super::say;
 use super::state::Lab;
+use super::{disk, say};
 
 /// For all processes to end; a guest's memory takes the kernel a moment.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ pub fn take_down(lab: &Lab) -> Result<String> {
             state.name
         );
     }
+    disk::unmount_all(lab, &state)?;
     fs::remove_dir_all(&lab.folder).with_context(|| format!("remove {}", lab.folder.display()))?;
     if let (true, Some(base)) = (state.made_base, lab.folder.parent()) {
         // Not when another lab has moved in since.

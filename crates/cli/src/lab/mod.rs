@@ -21,6 +21,7 @@
 //! - a process is signalled only when both its number and its start time are those remembered.
 
 mod bmc;
+mod disk;
 mod down;
 mod form;
 mod host_init;
@@ -133,6 +134,23 @@ pub enum Command {
     /// Let a paused host go on
     #[command(after_help = "Example:\n  kennel lab resume host3")]
     Resume(OneHost),
+    /// Take all room of the disk that a host keeps its volumes on
+    #[command(
+        after_help = "Examples:\n  kennel lab fill-disk host2\n  kennel lab fill-disk host2 --leave 20M
+
+The lab must have been built with `--volume-disk`."
+    )]
+    FillDisk {
+        host: String,
+        /// How much stays free
+        #[arg(long, value_name = "SIZE", default_value = "0")]
+        leave: model::Bytes,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give back what fill-disk took
+    #[command(after_help = "Example:\n  kennel lab empty-disk host2")]
+    EmptyDisk(OneHost),
     /// Kill a program of a host with SIGKILL
     #[command(after_help = "Examples:\n  kennel lab kill host1 kenneld\n  kennel lab kill host1 etcd")]
     Kill(OneProgram),
@@ -206,6 +224,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Heal { host, other, place } => heal(&place.lab()?, &host, other.as_deref()),
         Command::Pause(OneHost { host, place }) => power::pause(&place.lab()?, &host),
         Command::Resume(OneHost { host, place }) => power::resume(&place.lab()?, &host),
+        Command::FillDisk { host, leave, place } => disk::fill(&place.lab()?, &host, leave),
+        Command::EmptyDisk(OneHost { host, place }) => disk::empty(&place.lab()?, &host),
         Command::Kill(target) => strike(&target, Blow::Kill),
         Command::Freeze(target) => strike(&target, Blow::Freeze),
         Command::Thaw(target) => strike(&target, Blow::Thaw),

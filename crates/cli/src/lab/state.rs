@@ -51,6 +51,9 @@ pub struct State {
     pub switch: Option<ProcessRef>,
     pub hosts: Vec<Host>,
     pub cuts: BTreeSet<Cut>,
+    /// The size of the disk, in bytes, that each host has for its volumes; none: the machine's.
+    #[serde(default)]
+    pub volume_disk: Option<u64>,
 }
 
 /// One host of the lab.

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::process::ProcessRef;
 use super::state::{Host, Lab, MAX_HOSTS, State};
-use super::{Place, bmc, down, form, network, power, say, switch, tools};
+use super::{Place, bmc, disk, down, form, network, power, say, switch, tools};
 
 /// What a host mounts anew: a lab in there would not see its own folder.
 const HIDDEN_FOLDERS: [&str; 4] = ["/run", "/proc", "/sys", "/dev"];
@@ -21,6 +21,9 @@ pub struct Arguments {
     /// How many hosts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_HOSTS)))]
     hosts: u8,
+    /// Give each host a disk of this size for its volumes, in memory, so that it can be filled
+    #[arg(long, value_name = "SIZE")]
+    volume_disk: Option<model::Bytes>,
     /// The daemon to run [default: kenneld, beside this program]
     #[arg(long, value_name = "PROGRAM")]
     kenneld: Option<PathBuf>,
@@ -54,6 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         switch: None,
         hosts: (1..=arguments.hosts).map(Host::new).collect(),
         cuts: BTreeSet::new(),
+        volume_disk: arguments.volume_disk.map(|size| size.0),
     };
     {
         let _lock = lab.lock()?;
@@ -83,6 +87,7 @@ fn build(lab: &Lab, no_cluster: bool) -> Result<()> {
         network::apply_cuts(state.living_switch()?, &state.cuts)
     })?;
     bmc::start_all(lab)?;
+    disk::mount_all(lab, &lab.load()?)?;
     for name in names {
         lab.edit(|state| power::turn_on(lab, state, &name))?;
         say(&format!("{name} has power"));

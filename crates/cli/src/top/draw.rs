@@ -203,7 +203,7 @@ fn guest_row(guest: &GuestView, usage: Option<Usage>, paint: Paint) -> Row<'stat
     let tone = match guest.phase {
         GuestPhase::Running => Tone::Good,
         GuestPhase::Stopped => Tone::Plain,
-        GuestPhase::Failed | GuestPhase::Unknown => Tone::Bad,
+        GuestPhase::Failed | GuestPhase::Unknown | GuestPhase::Paused => Tone::Bad,
         GuestPhase::Waiting
         | GuestPhase::Preparing
         | GuestPhase::Starting

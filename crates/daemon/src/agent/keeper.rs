@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Machine, MachineEnd, MachineEvent, MigrationPhase, RunState};
-use model::{BootId, Epoch, ExitReason, GuestId, GuestName, HostName, Replica, ReplicaFile, VolumeId};
+use model::{
+    BootId, Epoch, ExitReason, FillHow, GuestId, GuestName, HostName, Replica, ReplicaFile, VolumeId,
+};
 use plan::converge::{Mirror, PeerFile, Rest, Situation, Stage, Step, next};
 use plan::limits::{AUTHORITY, RETRY_FIRST, RETRY_MAX};
 use tokio::sync::{broadcast, watch};
@@ -80,6 +82,12 @@ pub(super) struct Running {
     pub mirrors_stale: bool,
     /// Why each mirror that is broken is.
     pub broken: BTreeMap<VolumeId, String>,
+    /// How volumes were last filled, and how fast at most, bytes per second.
+    pub paces: BTreeMap<VolumeId, (FillHow, u64)>,
+    /// Its guest stands still for want of room; whether that must be asked anew, and when it was last let go on.
+    pub no_room: bool,
+    pub room_stale: bool,
+    pub went_on_at: Option<Instant>,
     /// Of volumes without a mirror: what its QEMU has recorded is all that this replica lacks.
     pub records: BTreeMap<VolumeId, ReplicaFile>,
 }
@@ -131,6 +139,8 @@ pub(super) struct Keeper {
     pub live: live::Memory,
     pub fills: Fills,
     pub records: Records,
+    /// The host whose disk was last said to be full, while it is.
+    pub full_disk: Option<HostName>,
 }
 
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
@@ -186,6 +196,7 @@ impl Keeper {
             live: live::Memory::default(),
             fills: Fills::default(),
             records: Records::default(),
+            full_disk: None,
         }
     }
 
@@ -206,6 +217,10 @@ impl Keeper {
             targets: BTreeMap::new(),
             mirrors_stale: true,
             broken: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            no_room: false,
+            room_stale: true,
+            went_on_at: None,
             records: BTreeMap::new(),
         });
     }
@@ -217,7 +232,9 @@ impl Keeper {
             Ok(RunState::Incoming) => Stage::Incoming,
             Ok(RunState::Arrived) => Stage::Arrived,
             Ok(RunState::Left) => Stage::Left,
-            Ok(RunState::Running | RunState::Paused | RunState::Ended) | Err(_) => Stage::Running,
+            Ok(RunState::Running | RunState::Paused | RunState::NoRoom | RunState::Ended) | Err(_) => {
+                Stage::Running
+            }
         };
         // Completed: it arrived here itself, unless it has left.
         let under_way = match machine.migration().await.map(|state| state.phase) {
@@ -254,6 +271,8 @@ impl Keeper {
                 tracing::debug!(guest = %self.guest, error = %failure.message, "an admission is still in doubt");
             }
             self.keep_records(&situation).await;
+            self.keep_pace().await;
+            self.tell_of_full_disk(&situation);
             let step = next(&situation);
             self.say(&situation, &step);
             if let Step::Rest { rest, until } = &step {
@@ -385,11 +404,16 @@ impl Keeper {
                 let running = self.running.as_mut();
                 match (event, running) {
                     (Ok(MachineEvent::Mirror(_)) | Err(broadcast::error::RecvError::Lagged(_)), Some(running)) => {
-                        running.mirrors_stale = true;
+                        (running.mirrors_stale, running.room_stale) = (true, true);
                     }
+                    (Ok(MachineEvent::Room), Some(running)) => running.room_stale = true,
                     // How it ended is asked of the machine itself.
                     (Ok(MachineEvent::Gone(_) | MachineEvent::Migration) | Err(broadcast::error::RecvError::Closed), _)
-                    | (Ok(MachineEvent::Mirror(_)) | Err(broadcast::error::RecvError::Lagged(_)), None) => {}
+                    | (
+                        Ok(MachineEvent::Mirror(_) | MachineEvent::Room)
+                        | Err(broadcast::error::RecvError::Lagged(_)),
+                        None,
+                    ) => {}
                 }
             }
             () = tokio::time::sleep(at_most) => {}

@@ -389,7 +389,7 @@ impl Keeper {
         for disk in s.spec.disks.iter().filter(|disk| disk.pool_name.is_none()) {
             let export = ExportName::new(disk.volume, epoch, s.boot);
             let path = self.agent.volumes.path(disk.volume);
-            self.agent.replicas.serve(disk.volume, &export, path).await?;
+            self.agent.replicas.serve_as(disk.volume, &export, path, disk.thin).await?;
         }
         self.agent.forget_exports().await;
         Ok(())

@@ -7,8 +7,8 @@ use api::PromiseRequest;
 use host::MirrorState;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, ClusterView, GuestName, GuestReport, GuestSpec, GuestState, Host, HostName, InSync,
-    Liveness, VolumeId, VolumeReport, VolumeState,
+    Assignment, BootId, ClusterView, EventKind, GuestName, GuestReport, GuestSpec, GuestState, Host,
+    HostName, InSync, Liveness, VolumeId, VolumeReport, VolumeState,
 };
 use plan::converge::{
     Authority, MachineFacts, Mirror, MirrorFacts, Peer, PeerFile, Rest, Sending, Situation, Stage, Step,
@@ -27,6 +27,9 @@ use crate::config::REPLICA_PORT;
 
 /// How long an answer about served exports is believed, as long as the server itself answers.
 const ASKED_GOOD_FOR: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How often a guest that stands still for want of room is let go on at most.
+const GO_ON_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How soon a server that does not serve yet is asked again, while a guest waits for it.
 const ASKED_BAD_FOR: std::time::Duration = std::time::Duration::from_millis(100);
@@ -122,6 +125,7 @@ impl Keeper {
         let sending = self.look_at_handover(&assignment).await;
         self.look_at_machine(&spec).await;
         self.look_at_records(&spec, &assignment).await;
+        let has_room = self.look_at_room().await;
         self.forget_old_shutdown(&spec, &assignment);
         let peer = self.look_at_peer(&spec, &assignment, &in_sync, secondary.as_ref()).await;
         let former_peer = self.look_at_peer(&spec, &assignment, &in_sync, former.as_ref()).await;
@@ -166,6 +170,7 @@ impl Keeper {
             mirror_back_failed: self.live.mirror_back_failed,
             filled_in_vain: self.fills.in_vain(),
             no_fill_before: self.fills.not_before().map(at),
+            has_room,
             now,
             spec,
             assignment,
@@ -229,6 +234,7 @@ impl Keeper {
             stage: running.stage,
             mirrors: mirrors.collect(),
             records: running.records.clone(),
+            no_room: running.no_room,
             sending,
             withheld: self.live.withheld && running.stage == Stage::Running,
         })
@@ -268,6 +274,58 @@ impl Keeper {
             };
         }
         running.mirrors_stale = false;
+    }
+
+    /// Asks whether the guest stands still for want of room, and looks whether there is some.
+    async fn look_at_room(&mut self) -> bool {
+        let (me, about) = (self.agent.me.clone(), self.about());
+        let Some(running) = self.running.as_mut().filter(|running| running.stage == Stage::Running) else {
+            return true;
+        };
+        if running.room_stale {
+            let Ok(state) = running.machine.run_state().await else { return false };
+            running.room_stale = false;
+            let now = state == host::RunState::NoRoom;
+            if now != std::mem::replace(&mut running.no_room, now) {
+                let (kind, guest) = (EventKind::VolumeFull, &self.guest);
+                if now {
+                    let message =
+                        format!("'{guest}' stands still: {me} has no room for its disk; make some there");
+                    self.agent.events.warning(kind, about, message);
+                } else {
+                    self.agent.events.info(
+                        kind,
+                        about,
+                        format!("'{guest}' goes on: {me} has room for its disk"),
+                    );
+                }
+            }
+        }
+        let rested = running.went_on_at.is_none_or(|at| at.elapsed() >= GO_ON_EVERY);
+        let room = host::facts::room(&self.agent.config.volumes_dir());
+        running.no_room && rested && room.is_ok_and(|(free, short)| free >= short)
+    }
+
+    /// Says when the disk of another host has no room for a replica, and when it has again.
+    pub(super) fn tell_of_full_disk(&mut self, s: &Situation) {
+        let full = plan::converge::full_peer(s).cloned();
+        if full == self.full_disk {
+            return;
+        }
+        let (kind, about, guest) = (EventKind::VolumeFull, self.about(), &self.guest);
+        let before = std::mem::replace(&mut self.full_disk, full.clone());
+        match (full, before) {
+            (Some(host), _) => {
+                let full = format!("the disk of {host} that holds a replica of '{guest}' is full");
+                let message = format!("{full}: make room there, and the replica is filled again");
+                self.agent.events.warning(kind, about, message);
+            }
+            (None, Some(host)) => {
+                let message = format!("the disk of {host} has room for its replica of '{guest}' again");
+                self.agent.events.info(kind, about, message);
+            }
+            (None, None) => {}
+        }
     }
 
     /// Asks what is recorded of volumes whose secondary is about to be filled.
@@ -336,7 +394,14 @@ impl Keeper {
         if spec.is_shared() {
             // It serves nothing, and nobody waits for it to.
             let (host, liveness) = (host.name.clone(), *liveness);
-            return Some(Peer { host, liveness, serves: false, gave_up: false, files: BTreeMap::new() });
+            return Some(Peer {
+                host,
+                liveness,
+                serves: false,
+                gave_up: false,
+                full: false,
+                files: BTreeMap::new(),
+            });
         }
         let address = SocketAddr::new(host.address, REPLICA_PORT);
         if self.sights.get(&host.name).is_none_or(|receiver| receiver.has_changed().is_err()) {
@@ -356,7 +421,9 @@ impl Keeper {
         let gave_up = !serves && last_served.elapsed() >= HOLD_MAX;
         let asked = self.asked.get(&host.name).filter(|asked| Some(asked.boot) == boot && asked.serves);
         let files = asked.map(|asked| asked.files.clone()).unwrap_or_default();
-        Some(Peer { host: host.name.clone(), liveness: *liveness, serves, gave_up, files })
+        let full =
+            self.agent.state.read().view().host_reports.get(&host.name).is_some_and(|r| r.short_of_room);
+        Some(Peer { host: host.name.clone(), liveness: *liveness, serves, gave_up, full, files })
     }
 
     /// Whether the secondary's host serves all volumes for this epoch and boot, and when it last did.
@@ -480,20 +547,23 @@ impl Keeper {
             accelerator: s.machine.as_ref().map(|_| self.agent.accelerator()),
             exit: self.exit.clone(),
             volumes: self.volume_reports(s),
-            message: stuck.or_else(|| self.message(state, step)),
+            message: stuck.or_else(|| self.message(s, state, step)),
             machine_type: self.running.as_ref().and_then(|running| running.machine_type.clone()),
             cpu: self.running.as_ref().and_then(|running| running.machine.cpu()),
             migration: self.migration_report(s),
+            no_room: s.machine.as_ref().is_some_and(|machine| machine.no_room),
         };
         self.reporter.say(report);
     }
 
-    fn message(&self, state: GuestState, step: &Step) -> Option<String> {
+    fn message(&self, s: &Situation, state: GuestState, step: &Step) -> Option<String> {
         let waits = match step.rest() {
             Some(Rest::Waiting(why)) => Some(why.clone()),
             Some(_) | None => None,
         };
+        let no_room = s.machine.as_ref().is_some_and(|machine| machine.no_room);
         match state {
+            GuestState::Running if no_room => waits,
             GuestState::Failed | GuestState::Preparing | GuestState::Starting => {
                 self.failure.clone().or(waits)
             }
@@ -527,6 +597,7 @@ impl Keeper {
             Step::Rest { rest: Rest::Waiting(_), .. } if s.machine.is_none() => GuestState::Preparing,
             _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
+            | Step::GoOn
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }

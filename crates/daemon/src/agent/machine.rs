@@ -27,7 +27,8 @@ impl Keeper {
         let mut disks = Vec::new();
         for disk in &s.spec.disks {
             let path = self.volumes_of(disk).await?.path(disk.volume);
-            disks.push(MachineDisk { volume: disk.volume, path, shared: disk.pool_name.is_some() });
+            let (volume, shared, thin) = (disk.volume, disk.pool_name.is_some(), disk.thin);
+            disks.push(MachineDisk { volume, path, shared, thin });
         }
         Ok(MachineConfig {
             label: MachineLabel {

@@ -15,6 +15,7 @@ mod promises;
 mod records;
 mod report;
 mod steps;
+pub mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::volume::Room;
 use host::{ExportName, Fill, HostError, Hypervisor, MirrorState, ReplicaServer};
 use model::{
-    Bytes, EventKind, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, Replica, VolumeId,
+    Bytes, DiskSpec, EventKind, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, Replica, VolumeId,
 };
 use plan::converge::{Mirror, Situation, Stage, Step};
 use store::{Outcome, StoreError, keys};
@@ -31,6 +32,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const MIRROR_READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MIRROR_READY_POLL: Duration = Duration::from_millis(2);
+
+fn room(disk: &DiskSpec) -> Room {
+    if disk.thin { Room::Thin } else { Room::Reserved }
+}
 
 /// A step that did not succeed.
 #[derive(Debug)]
@@ -73,6 +78,7 @@ impl Keeper {
             Step::TakeOver { keep } => self.take_over(s, keep).await,
             Step::ClaimAlone => self.record(s, [self.own_replica()]).await,
             Step::Start { mirror_to } => self.start(s, mirror_to).await,
+            Step::GoOn => self.go_on().await,
             Step::Shutdown => self.shut_down().await,
             Step::End { why } => self.end(s, why).await,
             Step::Attach { volumes, target, how, why } => {
@@ -159,9 +165,10 @@ impl Keeper {
                 Some(name) => {
                     let image = self.agent.images.ensure(name).await?;
                     let path = self.agent.images.path(&image.disk);
-                    volumes.create_from(disk.volume, disk.size, &path, image.format).await?;
+                    let source = (path.as_path(), image.format);
+                    volumes.create_from_in(disk.volume, disk.size, source, room(disk)).await?;
                 }
-                None => volumes.create_empty(disk.volume, disk.size).await?,
+                None => volumes.create_empty_in(disk.volume, disk.size, room(disk)).await?,
             }
         }
         self.record(s, [self.own_replica()]).await
@@ -199,6 +206,7 @@ impl Keeper {
             machine_type: None,
             cpu: Some(config.cpu),
             migration: None,
+            no_room: false,
         };
         // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
         // this daemon knows that there was a run whose end it has not seen.
@@ -307,11 +315,11 @@ impl Keeper {
         how: FillHow,
         why: &str,
     ) -> Result<(), Failure> {
-        // QEMU counts zeroes, too, when it copies all: a limit would make a large new disk wait for its second copy.
-        let limit = if how == FillHow::Whole { 0 } else { FILL_RATE };
-        if let Some(running) = &self.running {
+        let pace = self.pace(how);
+        if let Some(running) = &mut self.running {
             for &volume in volumes {
-                running.machine.limit_fill(volume, limit).await?;
+                running.machine.limit_fill(volume, pace).await?;
+                running.paces.insert(volume, (how, pace));
             }
         }
         if let Err(failure) = self.attach_with(s, volumes, target, Some(how)).await {
@@ -320,6 +328,33 @@ impl Keeper {
         let message = format!("'{}' on {} is being filled with {how}: {why}", self.guest, target.host);
         self.agent.events.info(EventKind::VolumeSyncing, self.about(), message);
         Ok(())
+    }
+
+    /// Bytes per second that a replica is filled with; 0: without a limit.
+    fn pace(&self, how: FillHow) -> u64 {
+        let cache = self.agent.state.read();
+        let asked = cache.view().cluster.as_ref().and_then(|cluster| cluster.settings.resync_pace);
+        match (asked, how) {
+            (Some(pace), _) => pace.0,
+            // QEMU counts zeroes, too, when it copies all to a replica that is not thin: a limit that nobody asked for
+            // would make a large new disk wait for its second copy.
+            (None, FillHow::Whole) => 0,
+            (None, FillHow::Changed | FillHow::Compared) => FILL_RATE,
+        }
+    }
+
+    /// Lets fills that are under way follow a pace that was changed.
+    pub(super) async fn keep_pace(&mut self) {
+        let Some(running) = &self.running else { return };
+        let old = running.paces.clone();
+        for (volume, (how, before)) in old {
+            let pace = self.pace(how);
+            let Some(running) = self.running.as_mut().filter(|_| pace != before) else { continue };
+            match running.machine.limit_fill(volume, pace).await {
+                Ok(()) => drop(running.paces.insert(volume, (how, pace))),
+                Err(error) => tracing::debug!(%volume, %error, "a new pace is tried again"),
+            }
+        }
     }
 
     async fn admit(&mut self, s: &Situation, replica: Replica) -> Result<(), Failure> {
@@ -371,6 +406,7 @@ impl Keeper {
                 self.fills.fail(*volume);
             }
             self.fills.end(*volume);
+            running.paces.remove(volume);
             match running.machine.let_go(*volume).await {
                 Ok(()) => {
                     running.targets.remove(volume);
@@ -386,6 +422,13 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    async fn go_on(&mut self) -> Result<(), Failure> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.room_stale = true;
+        running.went_on_at = Some(Instant::now());
+        Ok(running.machine.resume().await?)
     }
 
     async fn shut_down(&mut self) -> Result<(), Failure> {
@@ -422,7 +465,7 @@ impl Keeper {
 
     async fn make_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
         let Some(disk) = s.spec.disks.iter().find(|disk| disk.volume == volume) else { return Ok(()) };
-        Ok(self.agent.volumes.create_empty(volume, disk.size).await?)
+        Ok(self.agent.volumes.create_empty_in(volume, disk.size, room(disk)).await?)
     }
 
     /// The guest's own disks. The room is taken before the guest sees it.
@@ -430,10 +473,12 @@ impl Keeper {
         for disk in s.spec.disks.iter().filter(|disk| volumes.contains(&disk.volume)) {
             match &self.running {
                 Some(running) => {
-                    self.agent.volumes.reserve(disk.volume, disk.size).await?;
+                    if !disk.thin {
+                        self.agent.volumes.reserve(disk.volume, disk.size).await?;
+                    }
                     running.machine.grow(disk.volume, disk.size).await?;
                 }
-                None => self.agent.volumes.grow(disk.volume, disk.size).await?,
+                None => self.agent.volumes.grow(disk.volume, disk.size, room(disk)).await?,
             }
             let message = format!("a disk of '{}' is {} now", self.guest, disk.size);
             self.agent.events.info(EventKind::VolumeGrown, self.about(), message);
@@ -443,12 +488,14 @@ impl Keeper {
 
     async fn grow_replica(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
         let Some(disk) = s.spec.disks.iter().find(|disk| disk.volume == volume) else { return Ok(()) };
-        Ok(self.agent.volumes.grow(volume, disk.size).await?)
+        Ok(self.agent.volumes.grow(volume, disk.size, room(disk)).await?)
     }
 
     async fn serve(&mut self, s: &Situation, volume: VolumeId) -> Result<(), Failure> {
         let export = ExportName::new(volume, s.assignment.epoch, s.boot);
-        let served = self.agent.replicas.serve(volume, &export, self.agent.volumes.path(volume)).await;
+        let thin = s.spec.disks.iter().any(|disk| disk.volume == volume && disk.thin);
+        let path = self.agent.volumes.path(volume);
+        let served = self.agent.replicas.serve_as(volume, &export, path, thin).await;
         self.agent.forget_exports().await;
         Ok(served?)
     }

@@ -193,6 +193,7 @@ impl<'a> Draft<'a> {
                 pool_name,
                 size,
                 image: image.map(|image| image.name.clone()),
+                thin: disk.thin,
             });
         }
         if disks.iter().any(|disk| (disk.pool, &disk.pool_name) != (disks[0].pool, &disks[0].pool_name)) {

@@ -58,6 +58,7 @@ fn may_start(asked: &str, view: &ClusterView, spec: &GuestSpec) -> Answer<()> {
     let why = match phase {
         GuestPhase::Stopped | GuestPhase::Failed => return Ok(()),
         GuestPhase::Running => "it is running already",
+        GuestPhase::Paused => "it stands still until its host has room for its disk",
         GuestPhase::Preparing | GuestPhase::Starting => "it is starting already",
         // Asked to run, and still on its way down from an earlier run.
         GuestPhase::Stopping => "it is restarting already",

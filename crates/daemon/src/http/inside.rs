@@ -56,6 +56,7 @@ fn place(backend: &Shared, guest: &GuestName, headers: &HeaderMap, asked: &str) 
             | GuestPhase::Preparing
             | GuestPhase::Starting
             | GuestPhase::Running
+            | GuestPhase::Paused
             | GuestPhase::Stopping
             | GuestPhase::Failed
             | GuestPhase::Unknown

@@ -51,6 +51,7 @@ pub async fn volumes(State(backend): State<Shared>, Query(query): Watchable) -> 
 pub async fn volume(State(backend): State<Shared>, Path(id): Path<String>) -> Answer<Json<VolumeView>> {
     let id: VolumeId = named(&id, "volume")?;
     let Json(mut volume) = item(VolumeView::find(&view(&backend), id), "volume", id)?;
+    volume.verified = view(&backend).verified().get(&id).copied().cloned();
     if volume.degraded_since.is_some() {
         let asked = format!("show the volume '{id}'");
         volume.healing = planner::healing(&backend, volume.guest.clone(), &asked).await?;

@@ -105,6 +105,9 @@ fn open_job<'a>(view: &'a ClusterView, guest: &GuestName) -> Option<&'a JobSpec>
         | JobKind::StartGuest { guest: other }
         | JobKind::StopGuest { guest: other }
         | JobKind::RestartGuest { guest: other } => other == guest,
-        JobKind::BuildImage { .. } | JobKind::DrainHost { .. } | JobKind::Balance { .. } => false,
+        JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
+        | JobKind::DrainHost { .. }
+        | JobKind::Balance { .. } => false,
     })
 }

@@ -151,6 +151,7 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/volumes/{id}", get(lists::volume))
         .route("/v1/volumes/{id}/replace-secondary", post(volumes::replace_secondary))
         .route("/v1/volumes/{id}/resync", post(volumes::resync))
+        .route("/v1/volumes/{id}/verify", post(volumes::verify))
         .route("/v1/volumes/{id}/grow", post(volumes::grow))
         .route("/v1/volumes/{id}/convert", post(volumes::convert))
         .route("/v1/networks", get(lists::networks).post(networks::create))

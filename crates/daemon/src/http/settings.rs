@@ -3,7 +3,7 @@
 use api::ChangeSettings;
 use axum::Json;
 use axum::extract::State;
-use model::{ClusterView, CpuLevel, Settings, Survive};
+use model::{Bytes, ClusterView, CpuLevel, Settings, Survive};
 use plan::compat::cpu_limit;
 use store::Cache;
 
@@ -21,6 +21,10 @@ const SURVIVE_HOSTS_MAX: u32 = 16;
 /// Of memory and of processors. Below 10 a host would be empty, above 10,000 the limit is none.
 pub const PERCENT: std::ops::RangeInclusive<u32> = 10..=10_000;
 const STARTS_PER_HOST_MAX: u32 = 1000;
+/// Per second.
+const RESYNC_PACE_MIN: Bytes = Bytes::mib(1);
+/// Ten years: longer is never.
+const VERIFY_EVERY_MAX_S: u32 = 10 * 365 * 24 * 3600;
 /// A month: who waits for longer can switch it off.
 const HEAL_AFTER_MAX_S: u32 = 31 * 24 * 3600;
 
@@ -69,7 +73,12 @@ fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
     range(request.recovery_starts_per_host, 1..=STARTS_PER_HOST_MAX, &|n| {
         format!("starting {n} lost guests at once")
     })?;
+    range(request.verify_every_s, 0..=VERIFY_EVERY_MAX_S, &|n| format!("comparing replicas every {n} s"))?;
     range(request.heal_after_s, 0..=HEAL_AFTER_MAX_S, &|n| format!("healing after {n} s"))?;
+    if let Some(pace) = request.resync_pace.filter(|pace| *pace > Bytes(0) && *pace < RESYNC_PACE_MIN) {
+        let why = format!("at {pace} a second a disk would be without its second replica for weeks");
+        return Err(Refused::by_state(asked, why, format!("{RESYNC_PACE_MIN} or more, or auto")));
+    }
     match request.survive {
         Some(Survive::Hosts(count)) => {
             let what = format!("keeping room for the loss of {count} hosts at once");
@@ -89,6 +98,8 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
         vcpus_percent,
         recovery_starts_per_host,
         heal_after_s,
+        verify_every_s,
+        resync_pace,
         cpu_baseline,
     } = request.clone();
     settings.balance = balance.unwrap_or(settings.balance);
@@ -99,6 +110,11 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
     settings.vcpus_percent = vcpus_percent.unwrap_or(settings.vcpus_percent);
     settings.recovery_starts_per_host = recovery_starts_per_host.unwrap_or(settings.recovery_starts_per_host);
     settings.heal_after_s = heal_after_s.unwrap_or(settings.heal_after_s);
+    settings.verify_every_s = verify_every_s.unwrap_or(settings.verify_every_s);
+    settings.resync_pace = match resync_pace {
+        None => settings.resync_pace,
+        Some(pace) => Some(pace).filter(|pace| *pace > Bytes(0)),
+    };
     settings.cpu_baseline = cpu_baseline.unwrap_or(settings.cpu_baseline);
 }
 

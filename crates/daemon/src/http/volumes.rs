@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use model::{
-    Assignment, Bytes, ClusterView, GuestPhase, GuestPlace, GuestSpec, HostName, JobKind, MoveOptions, Pool,
-    Resync, VolumeId,
+    Assignment, Bytes, ClusterView, GuestName, GuestPhase, GuestPlace, GuestSpec, HostName, InSync, JobKind,
+    MoveOptions, Pool, Resync, VolumeId,
 };
 use plan::heal::{Secondaries, other_secondaries};
 use plan::inventory::Inventory;
@@ -170,6 +170,42 @@ pub async fn resync(
     };
     commit::change(&*backend, &asked, draft, wished).await?;
     volume(&backend, id, &asked)
+}
+
+pub async fn verify(
+    State(backend): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Accepted {
+    let id: VolumeId = named(&id, "volume")?;
+    let asked = format!("verify the volume {id}");
+    let guest = may_verify(&backend.state().view(), id, &asked)?;
+    let job = commit::new_job(JobKind::VerifyVolume { guest, volume: id }, &caller);
+    let view =
+        commit::start_job(&backend, &asked, &job, |cache, _| may_verify(cache.view(), id, &asked).map(drop))
+            .await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// The guest of a volume whose replicas can be compared.
+fn may_verify(view: &ClusterView, id: VolumeId, asked: &str) -> Answer<GuestName> {
+    let spec = guest_of(view, id, asked)?;
+    must_be_mirrored(&spec, asked)?;
+    must_run(view, &spec, asked)?;
+    let live = |set: &InSync| set.members.iter().filter(|replica| view.boot_is_live(replica)).count();
+    if view.in_sync.get(&id).map_or(0, live) < Pool::Mirror.replicas() {
+        let why = "its replicas are not in sync, so they are known to differ";
+        return Err(Refused::by_state(
+            asked,
+            why,
+            format!("`kennel volume show {id}` says what it waits for"),
+        ));
+    }
+    if let Some((job, _)) = plan::verify::open(view).find(|(_, volume)| *volume == id) {
+        let instead = format!("wait for it with `kennel job watch {}`", job.id);
+        return Err(Refused::by_state(asked, "that is being done", instead));
+    }
+    Ok(spec.name)
 }
 
 fn volume(backend: &Shared, id: VolumeId, asked: &str) -> Answer<Json<VolumeView>> {

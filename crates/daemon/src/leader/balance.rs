@@ -86,6 +86,7 @@ struct Memory {
     told: Moves,
     promise: PromiseWatch,
     healing: heal::Memory,
+    looked_for_verify: Option<Instant>,
 }
 
 impl Memory {
@@ -97,6 +98,7 @@ impl Memory {
             told: Moves::new(),
             promise: PromiseWatch::default(),
             healing: heal::Memory::default(),
+            looked_for_verify: None,
         }
     }
 
@@ -163,6 +165,7 @@ impl Balancer {
             }
         }
         unless_refused(self.heal(since).await)?;
+        unless_refused(self.verify(since).await)?;
         let view = self.state.view();
         let quiet = self.memory.quiet_for(&view);
         let settings = settings_of(&view);
@@ -368,3 +371,4 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 mod heal;
 #[cfg(test)]
 mod tests;
+mod verify;

@@ -80,7 +80,8 @@ impl Leader {
             let surplus = view.events.len().saturating_sub(EVENTS_MAX).min(TRIM_BATCH);
             let events: Vec<_> = view.events.keys().take(surplus).copied().collect();
             let ended = view.job_reports.values().filter(|r| r.state.is_terminal()).map(|r| r.id);
-            let ended: Vec<JobId> = ended.collect();
+            let kept = plan::verify::worth_keeping(view);
+            let ended: Vec<JobId> = ended.filter(|job| !kept.contains(job)).collect();
             let surplus = ended.len().saturating_sub(ENDED_JOBS_MAX).min(TRIM_BATCH / 2);
             (events, ended.into_iter().take(surplus).collect::<Vec<_>>())
         };

@@ -91,6 +91,7 @@ pub async fn start_with(
     tokio::spawn(http::serve(listener, Arc::new(pki.server_config()?), member.clone()));
     tokio::spawn(agent.pools.clone().keep());
     tokio::spawn(agent.clone().run());
+    tokio::spawn(crate::agent::verify::keep(agent.clone()));
     tokio::spawn(usages.measure(agent.clone()));
     let fencer = Fencer::new(state.clone(), Agents::default());
     let leader = Leader::new(config.name.clone(), state.clone(), events.clone(), session, fencer);
@@ -137,7 +138,7 @@ fn parts(
         session: session.clone(),
         driver: node.driver.clone(),
         replicas: StorageDaemon::new(replicas),
-        volumes: Volumes::new(config.state_dir.join("volumes"), owner)?,
+        volumes: Volumes::new(config.volumes_dir(), owner)?,
         pools: Pools::new(state.clone(), owner),
         networks: Networks::new()?,
         images: images.clone(),

@@ -7,9 +7,11 @@
 //! - A file that other hosts reach too is opened past the page cache (`cache.direct`), so that a host that takes
 //!   the guest back does not read what it had cached in an earlier life; QEMU's lock on it (`locking`) keeps a second
 //!   machine out.
-//! - A disk error is reported to the guest, and never stops the machine: stopping drains all writes, and
-//!   while a mirror holds some of them that would hang QEMU's main loop for good.
-//! - Guests may not discard: a replica stays fully allocated, so that no write ever lacks room.
+//! - A disk error is reported to the guest, and does not stop the machine: stopping drains all writes, and
+//!   while a mirror holds some of them that would hang QEMU's main loop for good. Only a write that finds no room stops
+//!   it, because the write can be repeated when there is some, and the guest would take it for a broken disk; a
+//!   machine that hangs for both reasons at once is ended and started anew (`let_go` tells).
+//! - Guests may discard on thin disks only: any other replica stays fully allocated, so that no write ever lacks room.
 //! - `-sandbox` denies all it can. QEMU never changes its user itself: it is started as that user.
 
 use std::path::Path;
@@ -163,31 +165,37 @@ fn boot(line: &mut CommandLine, boot: &BootFiles) {
 
 fn attach_disk(line: &mut CommandLine, disk: &MachineDisk, boots: bool) {
     let names = Names::of(disk.volume);
+    let discard = if disk.thin { "unmap" } else { "ignore" };
+    let zeroes = if disk.thin { "unmap" } else { "off" };
     line.json(
         "-blockdev",
         &json!({
             "driver": "file", "node-name": names.file(), "filename": disk.path,
-            "aio": "threads", "locking": "on", "discard": "ignore",
+            "aio": "threads", "locking": "on", "discard": discard,
             "cache": { "direct": disk.shared, "no-flush": false },
         }),
     );
     line.json(
         "-blockdev",
-        &json!({ "driver": "raw", "node-name": names.format(), "file": names.file(), "discard": "ignore" }),
+        &json!({
+            "driver": "raw", "node-name": names.format(), "file": names.file(), "discard": discard,
+            "detect-zeroes": zeroes,
+        }),
     );
     line.json(
         "-blockdev",
-        &json!({ "driver": "raw", "node-name": names.top(), "file": names.format(), "discard": "ignore" }),
+        &json!({ "driver": "raw", "node-name": names.top(), "file": names.format(), "discard": discard }),
     );
     let boot_index = if boots { ",bootindex=1" } else { "" };
     line.option(
         "-device",
         format!(
-            "virtio-blk-pci,id={},drive={},serial={},write-cache=on,discard=off,\
-             werror=report,rerror=report{boot_index}",
+            "virtio-blk-pci,id={},drive={},serial={},write-cache=on,discard={},\
+             werror=enospc,rerror=report{boot_index}",
             names.device(),
             names.top(),
-            names.short()
+            names.short(),
+            if disk.thin { "on" } else { "off" }
         ),
     );
 }
@@ -265,6 +273,7 @@ mod tests {
                 volume: "0192f0c4-1111-7222-8333-444455556666".parse().unwrap(),
                 path: PathBuf::from("/v/a,b.raw"),
                 shared: false,
+                thin: false,
             }],
             seed: None,
             nics: Vec::new(),
@@ -332,9 +341,19 @@ mod tests {
                 r#""file":"file-8333444455556666","node-name":"fmt-8333444455556666""#,
                 r#""file":"fmt-8333444455556666","node-name":"top-8333444455556666""#,
                 "drive=top-8333444455556666,serial=8333444455556666,",
-                "werror=report,rerror=report,bootindex=1",
+                "discard=off,werror=enospc,rerror=report,bootindex=1",
             ],
         );
+        assert!(!line(&config()).contains("unmap"));
+    }
+
+    #[test]
+    fn a_thin_disk_gives_room_back() {
+        let mut config = config();
+        config.disks[0].thin = true;
+        let line = line(&config);
+        assert_eq!(line.matches(r#""discard":"unmap""#).count(), 3, "{line}");
+        assert!(line.contains(r#""detect-zeroes":"unmap""#) && line.contains(",discard=on,"), "{line}");
     }
 
     #[test]

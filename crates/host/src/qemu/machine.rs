@@ -202,6 +202,7 @@ impl Shared {
             export,
             fill,
             limit: self.fill_limits().get(&volume).copied().unwrap_or(0),
+            thin: self.record.thin.contains(&volume),
             tls: self.tls.as_ref(),
             doubts: (&self.doubts, volume),
         };
@@ -302,6 +303,7 @@ impl Shared {
                 }
             }
             "MIGRATION" => self.tell(MachineEvent::Migration),
+            "STOP" | "RESUME" | "BLOCK_IO_ERROR" => self.tell(MachineEvent::Room),
             _ => {}
         }
     }
@@ -312,6 +314,7 @@ impl Shared {
             self.tell(MachineEvent::Mirror(*volume));
         }
         self.tell(MachineEvent::Migration);
+        self.tell(MachineEvent::Room);
     }
 
     fn tell(&self, event: MachineEvent) {
@@ -438,6 +441,8 @@ impl Machine for QemuMachine {
             "shutdown" | "guest-panicked" => RunState::Ended,
             "postmigrate" => RunState::Left,
             _ if begun? => RunState::Left,
+            // Of all errors only lack of room stops it.
+            "io-error" => RunState::NoRoom,
             "running" => RunState::Running,
             "paused" if matches!(migration?.phase, MigrationPhase::Completed | MigrationPhase::Postcopy) => {
                 RunState::Arrived
@@ -465,6 +470,7 @@ impl Machine for QemuMachine {
             | RunState::Arrived
             | RunState::Running
             | RunState::Paused
+            | RunState::NoRoom
             | RunState::Ended => {}
         }
         self.shared.command("cont", "let run").await?;

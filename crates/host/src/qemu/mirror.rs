@@ -13,8 +13,8 @@
 //! instead of failing them. QEMU sends no event for a hold, and the job says `ready` all the while.
 //!
 //! A secondary that answers a write with an *error* is another matter: QEMU acknowledges that write to the
-//! guest with the local replica alone, and pauses the job ([`MirrorState::Broken`]). Replicas are fully
-//! allocated and never punched, so that lack of room is no such error.
+//! guest with the local replica alone, and pauses the job ([`MirrorState::Broken`]). Lack of room is such an error only
+//! of a thin replica; any other one is fully allocated and never punched.
 //!
 //! # Letting go
 //!
@@ -126,6 +126,8 @@ pub(crate) struct Goal<'a> {
     pub fill: Fill,
     /// How fast it may be filled, bytes per second; 0: no limit.
     pub limit: u64,
+    /// The target gives back the room of what is discarded, and of zeroes.
+    pub thin: bool,
     pub tls: Option<&'a TlsFiles>,
     /// Told when there is a new mirror to be doubted.
     pub doubts: (&'a Doubts, VolumeId),
@@ -182,12 +184,14 @@ impl<'a> Mirror<'a> {
     }
 
     async fn begin(&self, goal: Goal<'_>, doing: &str) -> Result<(), HostError> {
-        let Goal { target, export, fill, limit, tls, doubts: (doubts, volume) } = goal;
-        // The job would punch holes where there are zeroes, but for `discard` here: the secondary keeps its room.
+        let Goal { target, export, fill, limit, thin, tls, doubts: (doubts, volume) } = goal;
+        // The job punches holes where there are zeroes, but for `discard` here: a secondary that is not thin keeps its
+        // room.
+        let discard = if thin { "unmap" } else { "ignore" };
         let mut remote = json!({
             "driver": "nbd", "node-name": self.names.remote(), "export": export.as_str(),
             "server": { "type": "inet", "host": target.ip().to_string(), "port": target.port().to_string() },
-            "reconnect-delay": RECONNECT_DELAY_S, "open-timeout": OPEN_LIMIT_S, "discard": "ignore",
+            "reconnect-delay": RECONNECT_DELAY_S, "open-timeout": OPEN_LIMIT_S, "discard": discard,
         });
         if let Some(files) = tls {
             remote["tls-creds"] = tls::client_credentials(self.qmp, files).await?.into();

@@ -27,6 +27,9 @@ pub(crate) struct MachineRecord {
     /// Those that other hosts reach, too: they are never mirrored.
     #[serde(default)]
     pub shared: Vec<VolumeId>,
+    /// Those that take room as they are written.
+    #[serde(default)]
+    pub thin: Vec<VolumeId>,
     /// None until the process has been started.
     pub process: Option<ProcessId>,
 }
@@ -36,6 +39,7 @@ impl MachineRecord {
         MachineRecord {
             label: config.label.clone(),
             disks: config.disks.iter().map(|disk| disk.volume).collect(),
+            thin: config.disks.iter().filter(|disk| disk.thin).map(|disk| disk.volume).collect(),
             cpu: Some(config.cpu),
             shared: config.disks.iter().filter(|disk| disk.shared).map(|disk| disk.volume).collect(),
             process: None,

@@ -221,7 +221,7 @@ impl Copy {
         let whole = std::slice::from_ref(&(0..size)).to_vec();
         let mut compare = Compare::new(path, &whole, Arc::clone(theirs), Arc::clone(&progress.pace))?;
         let mut todo = Vec::new();
-        while let Some(Compared { range, unlike }) = compare.next().await? {
+        while let Some(Compared { range, unlike, .. }) = compare.next().await? {
             progress.done.fetch_add(length(&[range]), Ordering::Relaxed);
             unlike.into_iter().for_each(|range| add(&mut todo, range));
         }

@@ -125,6 +125,9 @@ struct Node {
     #[serde(rename = "node-name")]
     name: String,
     image: NodeImage,
+    /// As it was opened: `unmap` for a thin one.
+    #[serde(default)]
+    detect_zeroes: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -258,6 +261,7 @@ impl StorageDaemon {
         volume: VolumeId,
         export: &ExportName,
         path: &Path,
+        thin: bool,
     ) -> Result<(), HostError> {
         let doing = format!("serve the replica of volume {volume}");
         let facts = match std::fs::File::open(path).and_then(|file| FileFacts::of(&file)) {
@@ -269,10 +273,13 @@ impl StorageDaemon {
         process::give_to(path, self.config.run_as)?;
         let file = json!({
             "driver": "file", "node-name": file_node(volume), "filename": path, "aio": "threads",
-            "locking": "on", "discard": "ignore", "cache": { "direct": false, "no-flush": false },
+            "locking": "on", "discard": if thin { "unmap" } else { "ignore" },
+            "cache": { "direct": false, "no-flush": false },
         });
+        // The mirror sends zeroes as any other data.
         let raw = json!({
-            "driver": "raw", "node-name": replica_node(volume), "file": file_node(volume), "discard": "ignore",
+            "driver": "raw", "node-name": replica_node(volume), "file": file_node(volume),
+            "discard": if thin { "unmap" } else { "ignore" }, "detect-zeroes": if thin { "unmap" } else { "off" },
         });
         let mut serve = json!({
             "type": "nbd", "id": format!("{ID_PREFIX}{}", export.as_str()), "node-name": replica_node(volume),
@@ -304,9 +311,18 @@ async fn query_exports(qmp: &Qmp) -> Result<BTreeMap<ExportName, Export>, HostEr
     Ok(ours.collect())
 }
 
+async fn all_nodes(qmp: &Qmp) -> Result<Vec<Node>, HostError> {
+    query(qmp, "query-named-block-nodes", "see which replicas are open").await
+}
+
+/// Whether what is served of a volume gives back the room of zeroes.
+async fn is_thin(qmp: &Qmp, volume: VolumeId) -> Result<bool, HostError> {
+    let name = replica_node(volume);
+    Ok(all_nodes(qmp).await?.iter().any(|node| node.name == name && node.detect_zeroes == "unmap"))
+}
+
 async fn query_nodes(qmp: &Qmp) -> Result<BTreeMap<String, PathBuf>, HostError> {
-    let answer: Vec<Node> = query(qmp, "query-named-block-nodes", "see which replicas are open").await?;
-    Ok(answer.into_iter().map(|node| (node.name, node.image.filename)).collect())
+    Ok(all_nodes(qmp).await?.into_iter().map(|node| (node.name, node.image.filename)).collect())
 }
 
 /// The file that is served under that name.
@@ -390,7 +406,13 @@ impl ReplicaServer for StorageDaemon {
         Ok(names.filter_map(|name| Some((ExportName::parse(name.as_str())?.0, name))).collect())
     }
 
-    async fn serve(&self, volume: VolumeId, export: &ExportName, path: PathBuf) -> Result<(), HostError> {
+    async fn serve_as(
+        &self,
+        volume: VolumeId,
+        export: &ExportName,
+        path: PathBuf,
+        thin: bool,
+    ) -> Result<(), HostError> {
         let mut slot = self.running.lock().await;
         self.ensure(&mut slot).await?;
         let Some(running) = slot.as_ref() else { return Ok(()) };
@@ -406,7 +428,7 @@ impl ReplicaServer for StorageDaemon {
         }
         // What it held before is of no more interest: its new writer fills it.
         self.lost_writes().remove(&volume);
-        self.serve_new(qmp, volume, export, &path).await
+        self.serve_new(qmp, volume, export, &path, thin).await
     }
 
     async fn end_connections(&self, volume: VolumeId, export: &ExportName) -> Result<(), HostError> {
@@ -414,8 +436,9 @@ impl ReplicaServer for StorageDaemon {
         self.ensure(&mut slot).await?;
         let Some(running) = slot.as_ref() else { return Ok(()) };
         let path = served_file(&running.qmp, volume, export).await?;
+        let thin = is_thin(&running.qmp, volume).await?;
         end_exports(&running.qmp, volume).await?;
-        self.serve_new(&running.qmp, volume, export, &path).await
+        self.serve_new(&running.qmp, volume, export, &path, thin).await
     }
 
     async fn hashes(

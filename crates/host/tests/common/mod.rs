@@ -161,7 +161,12 @@ impl Bench {
             cpu: CpuModel::Tcg,
             machine_type: None,
             boot: BootFiles::Disk,
-            disks: vec![MachineDisk { volume: self.volume, path: self.path(disk), shared: false }],
+            disks: vec![MachineDisk {
+                volume: self.volume,
+                path: self.path(disk),
+                shared: false,
+                thin: false,
+            }],
             seed: None,
             nics: Vec::new(),
         }

@@ -7,7 +7,8 @@
 //!
 //! *What differs* can always be found where there is a file of the right size, whatever it holds: everything that
 //! differs is copied. It costs reading both replicas, and no network. A file to which nothing was ever written is not
-//! worth the look.
+//! worth the look. A resync that somebody asked for is this one: who asks doubts the replica, and a record of what the
+//! guest wrote knows nothing of damage.
 //!
 //! *All of it* is the last resort: for a blank file, when the other ways have failed several times, and when somebody
 //! asked for it.
@@ -42,7 +43,9 @@ fn choose(
         return (FillHow::Whole, "somebody asked for all of it".to_owned());
     }
     let theirs = peer.files.get(&volume);
+    let doubted = s.in_sync.get(&volume).is_some_and(|set| set.doubted);
     let untrusted = match (machine.records.get(&volume), theirs) {
+        _ if doubted => "somebody asked for it".to_owned(),
         (None, _) => "nothing was recorded since it was last in sync".to_owned(),
         (Some(record), _) if record.host != *host => {
             format!("what was recorded is about the replica on {}", record.host)

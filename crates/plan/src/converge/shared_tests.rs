@@ -37,7 +37,8 @@ fn sending(phase: SendPhase) -> Situation {
     let options = MoveOptions::LIVE;
     s.assignment.handover = Some(Handover { to: to.clone(), how: HandoverKind::Live, job, options });
     let liveness = Liveness::Live(fixture::boot("host2", 1));
-    s.peer = Some(Peer { host: to, liveness, serves: false, gave_up: false, files: BTreeMap::new() });
+    s.peer =
+        Some(Peer { host: to, liveness, serves: false, gave_up: false, full: false, files: BTreeMap::new() });
     s.incoming = Some(([10, 0, 0, 2], 7500).into());
     s.machine.as_mut().unwrap().sending = Some(Sending {
         phase,

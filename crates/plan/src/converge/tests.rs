@@ -28,6 +28,7 @@ pub(super) fn running() -> Situation {
             stage: Stage::Running,
             mirrors: [(volume, mirror)].into(),
             records: BTreeMap::new(),
+            no_room: false,
             sending: None,
             withheld: false,
         }),
@@ -53,6 +54,7 @@ pub(super) fn running() -> Situation {
         mirror_back_failed: false,
         filled_in_vain: BTreeSet::new(),
         no_fill_before: None,
+        has_room: true,
         now: NOW,
     }
 }
@@ -64,6 +66,7 @@ pub(super) fn serving(name: &str) -> Peer {
         liveness: Liveness::Live(fixture::boot(name, 1)),
         serves: true,
         gave_up: false,
+        full: false,
         files: BTreeMap::new(),
     }
 }
@@ -324,6 +327,36 @@ fn the_owner_starts_again_after_its_own_reboot() {
     s.machine = None;
     s.boot = fixture::boot("host1", 2);
     assert_eq!(next(&s), Step::ClaimAlone);
+}
+
+#[test]
+fn a_guest_without_room_goes_on_when_there_is_some() {
+    let mut s = running();
+    s.machine.as_mut().unwrap().no_room = true;
+    assert_eq!(next(&s), Step::GoOn);
+    s.has_room = false;
+    assert!(is_waiting(&next(&s)));
+    // Its secondary is looked after all the same, and it can be stopped.
+    s.peer.as_mut().unwrap().gave_up = true;
+    assert!(matches!(next(&s), Step::LetGo { .. }));
+    s.peer.as_mut().unwrap().gave_up = false;
+    s.spec.power = PowerWish::Stopped;
+    assert_eq!(next(&s), Step::Shutdown);
+}
+
+#[test]
+fn a_thin_replica_on_a_full_disk_is_let_go_of_and_filled_when_there_is_room() {
+    let mut s = running();
+    s.peer.as_mut().unwrap().full = true;
+    assert_eq!(next(&s).rest(), Some(&Rest::Running), "its room is its own");
+    s.spec.disks[0].thin = true;
+    assert_eq!(next(&s), Step::LetGo { why: "the disk of host2 that holds the replica is full".into() });
+    set_members(&mut s, &[replica("host1", 1)]);
+    assert_eq!(next(&s), Step::Detach { volumes: vec![fixture::volume("a")] });
+    s.machine.as_mut().unwrap().mirrors.clear();
+    assert_eq!(next(&s).rest(), Some(&Rest::Running), "it waits, and the guest does not");
+    s.peer.as_mut().unwrap().full = false;
+    assert!(matches!(next(&s), Step::Attach { .. }), "{:?}", next(&s));
 }
 
 #[test]
@@ -617,11 +650,11 @@ fn a_resync_that_is_asked_for_lets_go_once() {
     let set = s.in_sync[&fixture::volume("a")].clone();
     let (epoch, wish) = (set.epoch, s.spec.resync);
     let alone = set.followed_by(epoch, [replica("host1", 1)].into(), NOW).heeding(wish);
-    assert_eq!((alone.resync, alone.refill), (1, true));
+    assert_eq!((alone.resync, alone.refill, alone.doubted), (1, true, true));
     // Nothing changes while it is filled; once it is admitted, the wish has come true.
     assert!(alone.followed_by(epoch, alone.members.clone(), NOW).heeding(wish).refill);
     let both = alone.followed_by(epoch, set.members.clone(), NOW).heeding(wish);
-    assert_eq!((both.resync, both.refill), (1, false));
+    assert_eq!((both.resync, both.refill, both.doubted), (1, false, false));
     s.in_sync.insert(fixture::volume("a"), both.clone());
     assert_eq!(next(&s).rest(), Some(&Rest::Running));
     // A later break is an ordinary one.

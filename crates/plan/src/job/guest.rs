@@ -26,6 +26,7 @@ pub(super) fn steps(kind: &JobKind) -> Option<&'static [(&'static str, Look)]> {
         JobKind::RestartGuest { .. } => Some(&[("restart", is_as_wished)]),
         JobKind::DeleteGuest { .. } => Some(&[("end and delete", is_gone)]),
         JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. }
         | JobKind::MoveGuest { .. }
         | JobKind::DrainHost { .. }
         | JobKind::Balance { .. } => None,
@@ -172,6 +173,7 @@ pub(super) fn is_as_wished(view: &ClusterView, guest: &GuestName) -> Seen {
             | GuestPhase::Preparing
             | GuestPhase::Starting
             | GuestPhase::Running
+            | GuestPhase::Paused
             | GuestPhase::Stopping
             | GuestPhase::Stopped
             | GuestPhase::Unknown,

@@ -15,6 +15,7 @@ mod drain;
 mod guest;
 mod move_guest;
 pub mod moves;
+mod verify;
 
 pub use guest::holders;
 
@@ -62,6 +63,9 @@ enum Seen {
 
 /// The names of a job's steps, as far as they are known before it has begun.
 pub fn step_names(kind: &JobKind) -> Vec<&'static str> {
+    if matches!(kind, JobKind::VerifyVolume { .. }) {
+        return vec!["compare"];
+    }
     guest::steps(kind).unwrap_or_default().iter().map(|(name, _)| *name).collect()
 }
 
@@ -87,6 +91,12 @@ pub fn advance(
         JobKind::MoveGuest { .. } => move_guest::advance(view, spec, &mut report, now),
         // A host runs it, not the leader.
         JobKind::BuildImage { .. } => return None,
+        JobKind::VerifyVolume { guest, volume } => {
+            if !verify::advance(view, spec, (guest, *volume), &mut report, now) {
+                return None;
+            }
+            Vec::new()
+        }
         // These ask the planner: see [`moves`].
         JobKind::DrainHost { .. } | JobKind::Balance { .. } => return None,
     };

@@ -111,7 +111,8 @@ pub fn advance(
         | JobKind::StopGuest { .. }
         | JobKind::RestartGuest { .. }
         | JobKind::MoveGuest { .. }
-        | JobKind::BuildImage { .. } => return None,
+        | JobKind::BuildImage { .. }
+        | JobKind::VerifyVolume { .. } => return None,
     };
     (old != Some(&report) || start.is_some()).then_some((report, start))
 }
@@ -150,6 +151,7 @@ impl<'a> Turn<'a> {
             | JobKind::StopGuest { .. }
             | JobKind::RestartGuest { .. }
             | JobKind::BuildImage { .. }
+            | JobKind::VerifyVolume { .. }
             | JobKind::DrainHost { .. }
             | JobKind::Balance { .. } => None,
         }

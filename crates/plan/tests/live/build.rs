@@ -206,6 +206,7 @@ impl Live {
             incoming: vec![],
             compatibility: Default::default(),
             pools: Default::default(),
+            short_of_room: false,
         };
         if !words.lost {
             let session = Session {
@@ -258,6 +259,7 @@ impl Live {
             machine_type: None,
             cpu: None,
             migration: None,
+            no_room: false,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
         let assignment = Assignment {
@@ -342,6 +344,7 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
             size: words.disk.parse().unwrap(),
             image: None,
             pool_name: None,
+            thin: false,
         }],
         nics: vec![],
         seed: Seed { user_data: Some("a password".into()), ssh_keys: vec![] },

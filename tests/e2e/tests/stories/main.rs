@@ -12,4 +12,6 @@ mod resync;
 mod sharing;
 mod story;
 mod survival;
+mod thin;
+mod verify;
 mod volumes;

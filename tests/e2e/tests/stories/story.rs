@@ -16,6 +16,11 @@ impl Story {
         Story { lab: Lab::up(name, HOSTS).unwrap() }
     }
 
+    /// With `extra` words for `kennel lab up`.
+    pub fn begin_with(name: &str, extra: &[&str]) -> Story {
+        Story { lab: Lab::up_with(name, HOSTS, extra).unwrap() }
+    }
+
     /// The recorder `web1`, created with `extra` words for `kennel guest create`.
     pub fn recorder(&self, extra: &[&str]) -> Recorder<'_> {
         let recorder = Recorder::start(&self.lab, "web1", extra).unwrap();

@@ -34,6 +34,11 @@ fn a_running_guests_disk_is_replaced_resynced_grown_and_converted() {
     .unwrap();
     lab.wait_for_sync("web1").unwrap();
 
+    // Both replicas are compared while the guest writes.
+    lab.kennel(&["volume", "verify", "web1"]).unwrap();
+    let shown = lab.json(&["volume", "show", "web1"]).unwrap();
+    assert!(shown["verified"]["ranges"].as_array().is_some_and(Vec::is_empty), "{shown}");
+
     // More room, which the guest sees.
     let sentence = lab.refused(&["volume", "grow", "web1", "128M"]).unwrap();
     assert!(sentence.contains("a disk only grows"), "{sentence}");

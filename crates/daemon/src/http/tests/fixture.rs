@@ -267,6 +267,7 @@ impl TestCluster {
             machine_type: None,
             cpu: None,
             migration: None,
+            no_room: false,
         };
         self.write(|txn| {
             txn.put(&assignment).put(&report);
@@ -361,6 +362,7 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         incoming: vec![],
         compatibility: Default::default(),
         pools: Default::default(),
+        short_of_room: false,
     };
     (host, session, report)
 }

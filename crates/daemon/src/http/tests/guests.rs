@@ -72,7 +72,7 @@ async fn an_image_with_a_kernel_makes_a_small_guest_with_its_address() {
         image: Some("tiny".parse().unwrap()),
         network: Some("lan".parse().unwrap()),
         address: Some("10.90.0.7".parse().unwrap()),
-        disks: vec![CreateDisk::default(), CreateDisk { size: Some(Bytes(1000)), pool: None }],
+        disks: vec![CreateDisk::default(), CreateDisk { size: Some(Bytes(1000)), pool: None, thin: false }],
         ..CreateGuest::new(guest("tiny1"))
     };
     client.create_guest(&request).await.unwrap();
@@ -104,7 +104,8 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
     client.create_guest(&taken).await.unwrap();
 
     let new = || CreateGuest::new(guest("new"));
-    let disk = |size, pool: Option<Pool>| CreateDisk { size: Some(size), pool: pool.map(Into::into) };
+    let disk =
+        |size, pool: Option<Pool>| CreateDisk { size: Some(size), pool: pool.map(Into::into), thin: false };
     let image = Some("debian".parse().unwrap());
     let cases = [
         (CreateGuest { name: guest("first"), ..new() }, "a guest of that name exists"),
@@ -134,7 +135,7 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
         ),
         (
             CreateGuest {
-                disks: vec![CreateDisk { size: None, pool: Some("nfs1".parse().unwrap()) }],
+                disks: vec![CreateDisk { size: None, pool: Some("nfs1".parse().unwrap()), thin: false }],
                 ..new()
             },
             "there is no pool 'nfs1'",

@@ -56,7 +56,7 @@ async fn the_capacity_says_how_many_fit_and_what_a_loss_would_do() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client();
     run_guest(&cluster, small("web1"), [0, 1]).await;
-    let disk = CreateDisk { size: None, pool: Some(Pool::Local.into()) };
+    let disk = CreateDisk { size: None, pool: Some(Pool::Local.into()), thin: false };
     run_guest(&cluster, CreateGuest { disks: vec![disk], ..small("old") }, [0, 0]).await;
     let shape =
         ShapeQuery { memory: Some(Bytes::gib(2)), disk: Some(Bytes::gib(5)), ..ShapeQuery::default() };
@@ -125,7 +125,7 @@ async fn run_guest_again(cluster: &TestCluster, name: &str, place: [usize; 2]) {
 async fn a_host_that_something_cannot_leave_is_emptied_by_force_only() {
     let cluster = TestCluster::start(3).await;
     let client = cluster.client();
-    let disk = CreateDisk { size: None, pool: Some(Pool::Local.into()) };
+    let disk = CreateDisk { size: None, pool: Some(Pool::Local.into()), thin: false };
     run_guest(&cluster, CreateGuest { disks: vec![disk], pinned: true, ..small("old") }, [0, 0]).await;
     let duty = |force| ChangeDuty { duty: Duty::Draining, force };
     let problem = refusal(client.change_duty(&host_name(0), &duty(false)).await);

@@ -73,6 +73,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
         machine_type: None,
         cpu: None,
         migration: None,
+        no_room: false,
     };
     let mut members = BTreeSet::from([(report.host.clone(), report.boot_id)]);
     members.extend(assignment.secondary.iter().map(|host| (host.clone(), view.sessions[host].boot_id)));
@@ -95,7 +96,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
 }
 
 pub fn small(name: &str) -> CreateGuest {
-    let disk = CreateDisk { size: Some(Bytes::gib(1)), pool: Some(Pool::Mirror.into()) };
+    let disk = CreateDisk { size: Some(Bytes::gib(1)), pool: Some(Pool::Mirror.into()), thin: false };
     CreateGuest { memory: Some(Bytes::gib(1)), disks: vec![disk], ..CreateGuest::new(guest(name)) }
 }
 
@@ -228,7 +229,7 @@ async fn a_move_that_makes_no_sense_is_refused_with_the_hosts_that_would_do() {
     let web = run_guest(&cluster, small("web1"), [0, 1]).await;
     let big = CreateGuest { memory: Some(Bytes::gib(7)), ..small("big") };
     run_guest(&cluster, big, [2, 3]).await;
-    let local = CreateDisk { size: None, pool: Some(Pool::Local.into()) };
+    let local = CreateDisk { size: None, pool: Some(Pool::Local.into()), thin: false };
     let alone = run_guest(&cluster, CreateGuest { disks: vec![local], ..small("alone") }, [0, 1]).await;
     let to = |host: usize| MigrateGuest { to: Some(host_name(host)), ..MigrateGuest::default() };
     let both = MigrateGuest { secondary: Some(host_name(1)), ..to(1) };

@@ -12,7 +12,7 @@ fn shared(name: &str, path: &str) -> CreatePool {
 }
 
 fn inside(name: &str, pool: &str) -> CreateGuest {
-    let disk = CreateDisk { size: Some(Bytes::gib(1)), pool: Some(pool.parse().unwrap()) };
+    let disk = CreateDisk { size: Some(Bytes::gib(1)), pool: Some(pool.parse().unwrap()), thin: false };
     CreateGuest { disks: vec![disk], ..CreateGuest::new(guest(name)) }
 }
 

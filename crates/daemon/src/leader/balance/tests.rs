@@ -37,6 +37,7 @@ fn cluster() -> ClusterView {
             size: Bytes::gib(1),
             image: None,
             pool_name: None,
+            thin: false,
         }],
         nics: vec![],
         seed: Seed::default(),

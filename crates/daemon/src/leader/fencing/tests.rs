@@ -188,6 +188,7 @@ fn guest() -> (GuestSpec, Assignment) {
         size: Bytes::gib(1),
         image: None,
         pool_name: Some("nfs1".parse().unwrap()),
+        thin: false,
     };
     let spec = GuestSpec {
         name: "web1".parse().unwrap(),

@@ -65,6 +65,17 @@ fn a_record_is_believed_only_of_the_very_replica_that_it_is_about() {
 }
 
 #[test]
+fn what_somebody_doubts_is_compared() {
+    let doubt = |s: &mut Situation| s.in_sync.get_mut(&fixture::volume("a")).unwrap().doubted = true;
+    check(doubt, FillHow::Compared, "somebody asked for it");
+    let blank = |s: &mut Situation| {
+        doubt(s);
+        file(s).is_blank = true;
+    };
+    check(blank, FillHow::Whole, "the file on host2 is new");
+}
+
+#[test]
 fn a_new_file_gets_everything() {
     let blank = |s: &mut Situation| *file(s) = PeerFile { file: "8-1".into(), is_blank: true };
     check(blank, FillHow::Whole, "the file on host2 is new");

@@ -54,6 +54,7 @@ impl Move<'_> {
             | JobKind::StopGuest { .. }
             | JobKind::RestartGuest { .. }
             | JobKind::BuildImage { .. }
+            | JobKind::VerifyVolume { .. }
             | JobKind::DrainHost { .. }
             | JobKind::Balance { .. } => false,
         })

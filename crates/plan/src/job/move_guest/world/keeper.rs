@@ -49,7 +49,7 @@ impl World {
         let unserved = keeper.unserved.entry((host.clone(), epoch)).or_default();
         *unserved = if serves { 0 } else { *unserved + 1 };
         let gave_up = *unserved > HOLD_TICKS;
-        Peer { host: host.clone(), liveness, serves, gave_up, files: BTreeMap::new() }
+        Peer { host: host.clone(), liveness, serves, gave_up, full: false, files: BTreeMap::new() }
     }
 
     fn situation(&mut self, name: &HostName) -> Situation {
@@ -114,6 +114,7 @@ impl World {
             mirror_back_failed: site.keeper.mirror_back_failed,
             filled_in_vain: BTreeSet::new(),
             no_fill_before: None,
+            has_room: true,
             now: self.now(),
             spec,
             assignment,
@@ -207,6 +208,7 @@ impl World {
             volumes: volumes.collect(),
             exit,
             migration: self.migration(name, s),
+            no_room: false,
             ..fixture::report(&s.assignment, state)
         };
         self.view.guest_reports.insert(guest(), report);
@@ -247,6 +249,7 @@ fn facts(machine: &Qemu, target_boot: Option<BootId>, world: &World) -> MachineF
         stage: machine.stage,
         mirrors: mirror.into_iter().collect(),
         records: BTreeMap::new(),
+        no_room: false,
         sending: machine.sending.as_ref().map(|sending| Sending {
             phase: sending.phase.clone(),
             iteration: 1,
