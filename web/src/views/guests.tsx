@@ -21,7 +21,18 @@ export function copiesOf(guest: GuestView): { of: string; text: string } {
   return { of: worst, text: worst === "in-sync" ? (mirrored ? "two copies" : "one copy") : worst };
 }
 
-const RANK = ["failed", "unknown", "paused", "waiting", "deleting", "stopping", "preparing", "starting", "running", "stopped"];
+const RANK = [
+  "failed",
+  "unknown",
+  "paused",
+  "waiting",
+  "deleting",
+  "stopping",
+  "preparing",
+  "starting",
+  "running",
+  "stopped",
+];
 
 const COLUMNS: Column<GuestView>[] = [
   { head: "Name", cell: (guest) => <GuestLink name={guest.name} />, by: (guest) => guest.name },
