@@ -116,6 +116,8 @@ export interface HostView {
     settings: HostSettings;
   };
   session: { started_at: string } | null;
+  fence_devices: Record<string, FenceDevice>;
+  fence: Fence | null;
   report: {
     kennel_version: string;
     qemu_version: string;
@@ -129,6 +131,29 @@ export interface HostView {
     uplinks: Record<string, string>;
     compatibility?: { cpu_level: CpuLevel | null; cpu_vendor: string | null };
   } | null;
+}
+
+export interface FenceDevice {
+  agent: string;
+  options: Record<string, string>;
+  /** The names of what else it is told. */
+  secrets: string[];
+  level: number;
+  delay_s: number;
+}
+
+/** That a host's power is to be taken, or was. */
+export interface Fence {
+  asked_by: string;
+  why: string;
+  tries: number;
+  problem: string | null;
+  off: { at: string; devices: string[]; seen_by: string } | null;
+}
+
+export interface FenceTestView {
+  asked_by: string;
+  devices: { name: string; powered: boolean | null; problem: string | null }[];
 }
 
 export type CpuLevel = "x86-64-v1" | "x86-64-v2" | "x86-64-v3" | "x86-64-v4";

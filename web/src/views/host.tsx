@@ -9,6 +9,7 @@ import { Ago, Button, Card, Empty, Facts, GuestLink, Head, State, Tags } from ".
 import { Load } from "../parts/chart";
 import { Confirm } from "../parts/dialog";
 import { EventList } from "./events";
+import { FenceDevices } from "./fencing";
 import { ConfirmDead, HostOptions } from "./host-options";
 
 export function HostView({ name }: { name: string }) {
@@ -68,6 +69,7 @@ export function HostView({ name }: { name: string }) {
         <div>
           <Charts host={host} />
           <About host={host} onChange={() => setDialog("change")} />
+          <FenceDevices host={host} owned={owned} />
           <IfLost name={name} guests={owned.length + copies.length} />
         </div>
       </div>
