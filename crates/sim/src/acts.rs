@@ -257,13 +257,7 @@ impl World {
                 }
                 Went::On(self.rng.between(MS, 40 * MS))
             }
-            Act::Flush(volume) => {
-                let flushes = !self.has(Mutant::NoFlush);
-                if let Some(file) = self.sites[host].files.get_mut(volume).filter(|_| flushes) {
-                    file.flush();
-                }
-                Went::On(self.rng.between(MS, 200 * MS))
-            }
+            Act::Flush(volume) => self.flush(host, *volume),
             Act::Make(volume) => self.make(host, *volume),
             Act::Delete(volume) => {
                 self.sites[host].files.remove(volume);
@@ -383,6 +377,14 @@ impl World {
             file.flush();
         }
         Went::On(self.rng.between(MS, 40 * MS))
+    }
+
+    fn flush(&mut self, host: usize, volume: VolumeId) -> Went {
+        let flushes = !self.has(Mutant::NoFlush);
+        if let Some(file) = self.sites[host].files.get_mut(&volume).filter(|_| flushes) {
+            file.flush();
+        }
+        Went::On(self.rng.between(MS, 200 * MS))
     }
 
     fn make(&mut self, host: usize, volume: VolumeId) -> Went {
