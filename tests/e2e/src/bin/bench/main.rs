@@ -1,8 +1,10 @@
 //! Measures what docs/performance.md states, on a lab of three hosts, and prints it as tables.
 //!
-//!     bench              writes, mirrored and not; the daemons at rest; a key's echo
-//!     bench console      a key's echo alone
-//!     bench migration    moves of a running guest, beside plain QEMU
+//! ```text
+//! bench              writes, mirrored and not; the daemons at rest; a key's echo
+//! bench console      a key's echo alone
+//! bench migration    moves of a running guest, beside plain QEMU
+//! ```
 
 mod console;
 mod migration;
