@@ -12,7 +12,7 @@ CARGO := cargo
 # to itself.
 LABS ?= 3
 
-.PHONY: help setup web build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
+.PHONY: help setup web build test-build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
 	torture-mirror bench bench-page bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
@@ -37,6 +37,10 @@ web: setup ## Build the web page, which kenneld embeds
 build: setup web ## Build kennel and kenneld into target/debug
 	$(CARGO) build --locked --workspace --bins
 
+# As `build`, with the features that tests bring to libraries, so that nothing is compiled a second time after `unit`.
+test-build: setup web
+	$(CARGO) build --locked --workspace --bins --test stories
+
 demo: build ## A three-host cluster on this machine: pull a plug, and watch the guest come back
 	@target/debug/demo
 
@@ -56,25 +60,25 @@ unit: setup ## Unit and contract tests, and the repository's checks of itself: s
 doc: setup ## The code's own documentation, into target/doc
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
-test-e2e: build ## End-to-end tests on the lab: power-off, cuts, lost store members, …
+test-e2e: test-build ## End-to-end tests on the lab: power-off, cuts, lost store members, …
 	@scripts/stories --test-threads=$(LABS) --skip balancing::
 	@scripts/stories balancing::
 
-test-web: build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
+test-web: test-build ## The web page in Chromium, against a lab: sign in, create, console, failover, accessibility
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm test --silent
 
-screenshots: build ## The pictures of the README, taken from a real lab into docs/images: two minutes
+screenshots: test-build ## The pictures of the README, taken from a real lab into docs/images: two minutes
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && KENNEL_WEB_LAB=home npm run --silent screenshots
 
-test-fencing: build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
-	$(CARGO) test --locked --package e2e --test stories -- --test-threads=$(LABS) --include-ignored fencing::
+test-fencing: test-build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
+	@scripts/stories --test-threads=$(LABS) --include-ignored fencing::
 
-test-metrics: build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
+test-metrics: test-build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus
 	$(CARGO) test --locked --package daemon metrics
-	$(CARGO) test --locked --package e2e --test metrics -- --ignored
+	$(CARGO) test --locked --workspace --test metrics -- --ignored
 
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
 	@MINUTES=$(or $(MINUTES),10) SCHEDULES=$(or $(SCHEDULES),50) $(if $(SEED),SEED=$(SEED)) target/debug/torture-mirror

@@ -643,10 +643,14 @@ impl<'a> Move<'a> {
         let involved = [&self.to.host].into_iter().chain(&self.to.secondary).chain(&moving.from.secondary);
         let mut lingering =
             involved.filter(|host| **host != now.host && now.secondary.as_ref() != Some(host));
-        if at.spec.deleting || now.secondary.is_none() || !lingering.any(counted) {
+        let Some(secondary) = now.secondary.as_ref().filter(|_| !at.spec.deleting && lingering.any(counted))
+        else {
             return false;
-        }
-        self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < FILL_BEGINS_WITHIN
+        };
+        // Hosts that are lost may be back in a moment.
+        let live = self.view.is_live(&now.host) && self.view.is_live(secondary);
+        let patience = if live { FILL_BEGINS_WITHIN } else { MISSING_MAX };
+        self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < patience
     }
 
     /// Whether the guest has come to its new host by this move, does not start there, and could go back.
