@@ -302,8 +302,8 @@ impl Keeper {
             }
         }
         let rested = running.went_on_at.is_none_or(|at| at.elapsed() >= GO_ON_EVERY);
-        let room = host::facts::room(&self.agent.config.volumes_dir());
-        running.no_room && rested && room.is_ok_and(|(free, short)| free >= short)
+        let room = || host::facts::room(&self.agent.config.volumes_dir());
+        running.no_room && rested && room().is_ok_and(|(free, short)| free >= short)
     }
 
     /// Says when the disk of another host has no room for a replica, and when it has again.
