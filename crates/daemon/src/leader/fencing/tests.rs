@@ -62,6 +62,13 @@ impl World {
         assert!(matches!(outcome, Outcome::Committed { .. }));
     }
 
+    async fn create(&self, record: &impl store::Record) {
+        self.write(|txn| {
+            txn.create(record);
+        })
+        .await;
+    }
+
     fn agent(&self, name: &str, does: &str) {
         let path = self.folder.path().join(name);
         let read = "#!/bin/sh\nwhile IFS='=' read -r name value; do eval \"$name=\\$value\"; done\n";
@@ -354,11 +361,7 @@ async fn the_first_proof_ends_the_gathering_of_others() {
     leader.until_fence(&world, |fence| fence.tries == 1).await;
     let boot_id = BootId(Uuid::from_u128(1));
     let word = model::ConfirmedDead { host: name(1), boot_id, by: "admin".into(), at: Timestamp::now() };
-    world
-        .write(|txn| {
-            txn.create(&word);
-        })
-        .await;
+    world.create(&word).await;
     leader.until(&world, |view| view.fences.is_empty()).await;
     assert!(world.has_power());
 }
@@ -369,11 +372,7 @@ async fn a_device_of_another_host_does_not_prove_that_a_live_one_is_off() {
     world.devices(&[("bmc", "fence_good", 1, 0)]).await;
     world.session().await;
     let fence = by_hand();
-    world
-        .write(|txn| {
-            txn.create(&fence);
-        })
-        .await;
+    world.create(&fence).await;
     let mut leader = world.leader(2).await;
     let fence = leader.until_fence(&world, Fence::is_over).await;
     assert!(fence.off.is_none());
@@ -386,11 +385,7 @@ async fn an_operators_fence_waits_until_the_session_is_over() {
     world.devices(&[("bmc", "fence_good", 1, 0)]).await;
     world.session().await;
     let fence = by_hand();
-    world
-        .write(|txn| {
-            txn.create(&fence);
-        })
-        .await;
+    world.create(&fence).await;
     let mut leader = world.leader(2).await;
     leader.fencing.silent_within = PATIENCE;
     leader.until(&world, |_| world.asked().contains("status")).await;
