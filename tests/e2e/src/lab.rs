@@ -1,5 +1,6 @@
 //! A lab, driven as its user would: through the `kennel` command.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -125,43 +126,61 @@ impl Lab {
         self.kennel(&[&["lab"], words].concat())
     }
 
-    /// The tiny image: built once by this very kenneld, imported from then on.
+    /// The tiny image: built once by this very kenneld, imported from then on. Labs that begin together wait for the
+    /// one that builds it.
     fn import_tiny(&self) -> Result<()> {
         let cache = tiny_cache()?;
-        let (disk, kernel, initrd) = (cache.join("disk"), cache.join("kernel"), cache.join("initrd"));
-        let words = cache.join("command-line");
-        if words.is_file() {
-            let command_line = std::fs::read_to_string(&words).context("read the image's command line")?;
-            let path = |path: &Path| path.display().to_string();
-            self.kennel(&[
-                "image",
-                "import",
-                "tiny",
-                &path(&disk),
-                "--kernel",
-                &path(&kernel),
-                "--initrd",
-                &path(&initrd),
-                "--command-line",
-                &command_line,
-            ])?;
+        let folder = cache.parent().context("the cache stands in a folder")?;
+        std::fs::create_dir_all(folder)?;
+        let turn = File::create(folder.join("lock")).context("open the lock of the images' cache")?;
+        turn.lock().context("wait for another lab that builds the tiny image")?;
+        if cache.is_dir() {
+            self.import_from(&cache)?;
         } else {
-            self.kennel(&["image", "build", "tiny"])?;
-            let view = self.json(&["image", "show", "tiny"])?;
-            let image = &view["image"];
-            if let Some(older) = cache.parent().filter(|older| older.is_dir()) {
-                std::fs::remove_dir_all(older)?;
+            for older in std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()) {
+                if older.is_dir() {
+                    std::fs::remove_dir_all(older)?;
+                }
             }
-            std::fs::create_dir_all(&cache)?;
-            let origin = image["imported_on"].as_str().context("the image's origin")?;
-            for (part, path) in [("disk", &disk), ("kernel", &kernel), ("initrd", &initrd)] {
-                let sha256 = image[part]["sha256"].as_str().context("the file's hash")?;
-                std::fs::copy(self.state_of(origin).join("images").join(sha256), path)?;
-            }
-            // Last: it says that the rest is there.
-            std::fs::write(&words, image["kernel_command_line"].as_str().unwrap_or_default())?;
+            self.build_into(&cache)?;
         }
+        drop(turn);
         self.wait_for_image("tiny")
+    }
+
+    fn import_from(&self, cache: &Path) -> Result<()> {
+        let path = |part: &str| cache.join(part).display().to_string();
+        let command_line =
+            std::fs::read_to_string(path("command-line")).context("read the image's command line")?;
+        let words = [
+            "image",
+            "import",
+            "tiny",
+            &path("disk"),
+            "--kernel",
+            &path("kernel"),
+            "--initrd",
+            &path("initrd"),
+        ];
+        self.kennel(&[&words[..], &["--command-line", &command_line]].concat())?;
+        Ok(())
+    }
+
+    /// Builds the image here, and keeps a copy of it, which is there whole or not at all.
+    fn build_into(&self, cache: &Path) -> Result<()> {
+        self.kennel(&["image", "build", "tiny"])?;
+        let view = self.json(&["image", "show", "tiny"])?;
+        let image = &view["image"];
+        let origin = image["imported_on"].as_str().context("the image's origin")?;
+        let part_done = cache.with_extension("part");
+        std::fs::create_dir(&part_done)?;
+        for part in ["disk", "kernel", "initrd"] {
+            let sha256 = image[part]["sha256"].as_str().context("the file's hash")?;
+            std::fs::copy(self.state_of(origin).join("images").join(sha256), part_done.join(part))?;
+        }
+        let command_line = image["kernel_command_line"].as_str().unwrap_or_default();
+        std::fs::write(part_done.join("command-line"), command_line)?;
+        std::fs::rename(&part_done, cache).context("keep the tiny image")
     }
 
     /// Every host has the image's bytes.
@@ -263,7 +282,7 @@ impl Lab {
         self.wait_for_phase(name, "stopped")?;
         let open = |host: &str| {
             let path = self.state_of(host).join("volumes").join(&file);
-            std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))
+            File::open(&path).with_context(|| format!("open {}", path.display()))
         };
         let (ours, theirs) = (open(&primary)?, open(&secondary)?);
         let size = ours.metadata()?.len();
