@@ -77,7 +77,7 @@ test-fencing: test-build ## Fencing through real BMCs (ipmi_sim) and fence_ipmil
 
 test-metrics: test-build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus
-	$(CARGO) test --locked --package daemon metrics
+	$(CARGO) test --locked --workspace --lib metrics
 	$(CARGO) test --locked --workspace --test metrics -- --ignored
 
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
@@ -104,4 +104,4 @@ sim: setup ## Strike simulated clusters with faults: SEEDS=25000 is a million of
 	$(CARGO) run --locked --release --package sim --no-default-features -- seeds --from $(FROM) --count $(SEEDS) --threads $$(nproc)
 
 sim-mutants: setup ## Let the simulation find deliberate faults of the protocol: the table in docs/simulation.md
-	$(CARGO) run --locked --release --package sim --no-default-features -- mutants
+	$(CARGO) run --locked --release --package sim --no-default-features -- mutants --threads $$(nproc)

@@ -1,7 +1,7 @@
 // A lab of three hosts, driven as its user would: through the kennel command.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,12 +34,35 @@ export function kennel(words: string[], input?: string): string {
 export const lab = (...words: string[]): string => kennel(["lab", ...words]);
 export const json = <T>(...words: string[]): T => JSON.parse(kennel([...words, "-o", "json"])) as T;
 
-/** Where a host's API and page are, from this machine. */
-export function address(host: string): string {
-  const state = JSON.parse(lab("status", "--json")) as { hosts: { name: string; api: string }[] };
-  const found = state.hosts.find(({ name }) => name === host);
+interface LabHost {
+  name: string;
+  api: string;
+  bmc: { address: string; user: string; password: string };
+}
+
+function labHost(host: string): LabHost {
+  const { hosts } = JSON.parse(lab("status", "--json")) as { hosts: LabHost[] };
+  const found = hosts.find(({ name }) => name === host);
   if (!found) throw new Error(`the lab has no host ${host}`);
-  return found.api;
+  return found;
+}
+
+/** Where a host's API and page are, from this machine. */
+export const address = (host: string): string => labHost(host).api;
+
+/** Names a host's own BMC as its fence device. */
+export function nameBmc(host: string): void {
+  const { bmc } = labHost(host);
+  const options = [`ip=${bmc.address}`, `username=${bmc.user}`, "lanplus=1", "cipher=3", "power_wait=0"];
+  const words = ["host", "fence-device", "add", host, "bmc", "--agent", "fence_ipmilan", ...options.flatMap((option) => ["--option", option])];
+  kennel([...words, "--secret", "password", "--secrets-stdin"], `${bmc.password}\n`);
+}
+
+/** A folder that every host of the lab sees. */
+export function sharedFolder(): string {
+  const folder = join(FOLDER, NAME, "shared");
+  mkdirSync(folder, { recursive: true });
+  return folder;
 }
 
 export interface Guest {

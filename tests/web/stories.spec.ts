@@ -1,6 +1,6 @@
 // An operator's day: sign in, make a guest, type into it, lose a host, read why. One lab for all of it, in this order.
 
-import { address, type Guest, json, kennel, lab, settled, until } from "./lab";
+import { address, type Guest, json, kennel, lab, nameBmc, settled, sharedFolder, until } from "./lab";
 import { accessible, expect, go, shot, signIn, test } from "./page";
 
 const GUEST = "pet1";
@@ -157,6 +157,72 @@ test("what an operator says of the cluster, its rules and a guest is taken, or r
   await expect(rule).toBeHidden();
 });
 
+test("a host, a pool and a disk are changed in their forms, and a guest is moved", async ({ page, expected }) => {
+  expected.push("400", "409", "422");
+  const { host, secondary } = await settled(GUEST);
+  const idle = ["host1", "host2", "host3"].find((name) => name !== host && name !== secondary) ?? "host3";
+  await signIn(page, idle);
+  const dialog = page.getByRole("dialog");
+  const about = page.locator(".card", { has: page.getByRole("heading", { name: "About" }) });
+  await go(page, `hosts/${idle}`);
+  await about.getByRole("button", { name: "Change" }).click();
+  await dialog.getByLabel("Tags").fill("ssd no/tag");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog.locator("#host-tags-wrong")).toContainText("no/tag");
+  await dialog.getByLabel("Tags").fill("ssd");
+  await dialog.getByLabel("Memory", { exact: true }).fill("999G");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog.locator("#host-memory-wrong")).toContainText("of memory are all");
+  await shot(page, "host-options");
+  await accessible(page, "a host that is changed");
+  await dialog.getByLabel("Memory", { exact: true }).fill("64M");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog).toBeHidden();
+  await expect(about).toContainText("ssd");
+  await expect(about).toContainText("64M of memory");
+
+  await page.getByRole("button", { name: "Maintenance" }).click();
+  await dialog.getByRole("button", { name: "Begin the maintenance" }).click();
+  await expect(page.locator(".head .tag", { hasText: "maintenance" })).toBeVisible();
+  await page.getByRole("button", { name: "Take back into service" }).click();
+  await dialog.getByRole("button", { name: "Take back into service" }).click();
+  await expect(page.getByRole("button", { name: "Maintenance" })).toBeVisible();
+
+  await go(page, "volumes");
+  await page.getByRole("button", { name: "Create a pool" }).click();
+  await dialog.getByLabel("Name").fill("nfs1");
+  await dialog.getByLabel("Folder").fill("/nowhere/at/all");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(dialog.locator("#pool-path-wrong")).toContainText("/nowhere/at/all");
+  await dialog.getByLabel("Folder").fill(sharedFolder());
+  await dialog.getByRole("button", { name: "Create" }).click();
+  const pool = page.locator(".rule", { hasText: "nfs1" });
+  await expect(pool).toContainText("every host reaches it");
+  await accessible(page, "pools");
+  await pool.getByRole("button", { name: "Delete the pool nfs1" }).click();
+  await dialog.getByRole("button", { name: "Delete" }).click();
+  await expect(pool).toBeHidden();
+
+  await go(page, `guests/${GUEST}`);
+  await page.getByRole("button", { name: "Grow" }).click();
+  await dialog.getByLabel("Size").fill("1M");
+  await dialog.getByRole("button", { name: "Grow" }).click();
+  await expect(dialog.locator("#grow-size-wrong")).toBeVisible();
+  await dialog.getByLabel("Size").fill("96M");
+  await dialog.getByRole("button", { name: "Grow" }).click();
+  await expect(page.locator(".disk-head")).toContainText("96M");
+  await settled(GUEST);
+
+  await page.getByRole("button", { name: "Move", exact: true }).click();
+  await dialog.getByLabel("To").selectOption(secondary);
+  await dialog.getByLabel("How").selectOption("slowed");
+  await expect(dialog).toContainText("its processors may be slowed down");
+  await shot(page, "move");
+  await dialog.getByRole("button", { name: `Move to ${secondary}` }).click();
+  await until("the guest to be there", () => json<Guest>("guest", "show", GUEST).host === secondary);
+  await settled(GUEST);
+});
+
 test("a ticket opens one console, once", async ({ page, expected }) => {
   expected.push("WebSocket");
   await signIn(page, "host1");
@@ -287,9 +353,28 @@ test("a host loses its power: the failover is watched, and why the guest is wher
   await expect(why).toContainText(host);
   await expect(why).toContainText(/lost|secondary|copy/);
   await shot(page, "failover-why");
-  lab("power-on", host);
-  await settled(GUEST);
-  await expect(overview.getByRole("heading", { level: 1 })).toHaveText("All is well.");
+
+  // Its BMC is asked, as it would be in a rack.
+  nameBmc(host);
+  const dialog = page.getByRole("dialog");
+  const fencing = page.locator(".card", { has: page.getByRole("heading", { name: "Fence devices" }) });
+  const givePower = async () => {
+    await fencing.getByRole("button", { name: "Give it power" }).click();
+    await dialog.getByRole("button", { name: "Give it power" }).click();
+    await settled(GUEST);
+    await expect(overview.getByRole("heading", { level: 1 })).toHaveText("All is well.");
+  };
+  await go(page, `hosts/${host}`);
+  await givePower();
+  await fencing.getByRole("button", { name: "Test" }).click();
+  await expect(fencing).toContainText("says: on");
+  await fencing.getByRole("button", { name: "Take its power" }).click();
+  await dialog.getByLabel(`Type ${host} to go on`).fill(host);
+  await dialog.getByRole("button", { name: "Take its power" }).click();
+  await expect(fencing).toContainText("Its power was seen to be off by bmc");
+  await expect(page.locator(".head .state")).toHaveText("lost");
+  await shot(page, "fenced");
+  await givePower();
 });
 
 test("a guest is deleted when its name is typed, and after signing out nothing is shown", async ({ page, expected }) => {

@@ -413,6 +413,15 @@ impl Inventory {
         self.place_of_assignment(spec, assignment?)
     }
 
+    /// Counts every guest on the host that owns it now, wherever it is being moved to.
+    pub fn count_where_they_are(&mut self) {
+        let place = |spec: &GuestSpec| self.place_of_assignment(spec, self.view.assignments.get(&spec.name)?);
+        let places: Vec<Option<Place>> = self.view.guests.values().map(place).collect();
+        for (guest, place) in self.snapshot.guests.iter_mut().zip(places) {
+            guest.place = place;
+        }
+    }
+
     /// A secondary that is no host of the cluster any more is none.
     fn place_of_assignment(&self, spec: &GuestSpec, assignment: &Assignment) -> Option<Place> {
         let host = self.host_ix(&assignment.host)?;

@@ -245,6 +245,7 @@ impl World {
     /// The transaction of one change, on the very records that it was decided on.
     fn compose(&mut self, host: usize, change: &Change) -> Option<crate::store::Txn> {
         let (any_boot, blindly) = (self.has(Mutant::PromoteAnyBoot), self.has(Mutant::PromoteBlindly));
+        let same_epoch = self.has(Mutant::SameEpoch);
         let daemon = self.daemon(host);
         let (view, since) = (&daemon.cache.view, daemon.leader.since?);
         let mut draft = daemon.cache.draft();
@@ -256,7 +257,9 @@ impl World {
             }
             Change::Promote { from, to, volumes } => {
                 let session = Key::Session(host_ix(&to.host));
-                draft.put(Record::Assignment(to.clone())).unchanged(session).exists(session);
+                let epoch = if same_epoch { from.epoch } else { to.epoch };
+                let promoted = model::Assignment { epoch, ..to.clone() };
+                draft.put(Record::Assignment(promoted)).unchanged(session).exists(session);
                 if !blindly {
                     for volume in volumes {
                         draft.unchanged(Key::InSync(*volume));

@@ -36,4 +36,4 @@ pub mod world;
 
 pub use fault::Schedule;
 pub use mutant::Mutant;
-pub use run::{Ran, Sums, run, shrink};
+pub use run::{Ran, Sums, run, run_for_aim, shrink};

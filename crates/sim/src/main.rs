@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use sim::{Mutant, Schedule, Sums, run, shrink};
+use sim::{Mutant, Schedule, Sums, run, run_for_aim, shrink};
 
 /// A cluster in one process, struck by faults that a seed draws.
 #[derive(Debug, Parser)]
@@ -68,6 +68,10 @@ enum What {
         /// The most seeds for each.
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        threads: u64,
+        /// Only these.
+        mutants: Vec<Mutant>,
     },
     #[cfg(feature = "serve")]
     Serve(serve::Options),
@@ -82,7 +86,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         What::Shrink { seed, mutant } => Ok(print_shrunk(seed, mutant)),
-        What::Mutants { seeds } => Ok(mutants(seeds)),
+        What::Mutants { seeds, threads, mutants: only } => Ok(mutants(&only, seeds, threads)),
         #[cfg(feature = "serve")]
         What::Serve(options) => serve::run(&options).map(|()| ExitCode::SUCCESS),
     }
@@ -185,23 +189,52 @@ fn print_shrunk(seed: u64, mutant: Option<Mutant>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn mutants(most: u64) -> ExitCode {
-    println!("| mutant | what it does wrong | aimed at | found by | seeds it took |");
+fn mutants(only: &[Mutant], most: u64, threads: u64) -> ExitCode {
+    println!(
+        "| mutant | what it does wrong | aimed at | broken after so many seeds | anything broken after |"
+    );
     println!("| --- | --- | --- | --- | --- |");
     let mut all_found = true;
-    for &mutant in Mutant::ALL {
-        let found = (0..most).find_map(|seed| {
-            let schedule = Schedule::of(seed);
-            let broken = run(&schedule, Some(mutant), false).broken?;
-            // What breaks without the mutant as well is no merit of it.
-            run(&schedule, None, false).broken.is_none().then_some((seed, broken))
+    for mutant in Mutant::ALL.iter().copied().filter(|mutant| only.is_empty() || only.contains(mutant)) {
+        // What breaks without the mutant as well is no merit of it.
+        let sound = |schedule: &Schedule| run(schedule, None, false).broken.is_none();
+        let aimed = first(most, threads, |schedule| {
+            let broken = run_for_aim(schedule, mutant).broken?;
+            (broken.invariant == mutant.against() && sound(schedule)).then_some(())
         });
-        let (by, took) = match &found {
-            Some((seed, broken)) => (broken.invariant, (seed + 1).to_string()),
-            None => ("nothing", format!("not within {most}")),
-        };
-        all_found &= found.is_some();
-        println!("| `{mutant}` | {} | {} | {by} | {took} |", mutant.story(), mutant.against());
+        let any = first(most, threads, |schedule| {
+            let broken = run(schedule, Some(mutant), false).broken?;
+            sound(schedule).then_some(broken.invariant)
+        });
+        let never = || format!("not within {most}");
+        let took = aimed.map_or_else(never, |(seed, ())| (seed + 1).to_string());
+        let other = any.map_or_else(never, |(seed, by)| format!("{}: {by}", seed + 1));
+        all_found &= any.is_some();
+        println!("| `{mutant}` | {} | {} | {took} | {other} |", mutant.story(), mutant.against());
     }
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first seed of which something can be said.
+fn first<T: Send>(most: u64, threads: u64, say: impl Fn(&Schedule) -> Option<T> + Sync) -> Option<(u64, T)> {
+    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, T)>));
+    let lock = || found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= most || lock().as_ref().is_some_and(|(earlier, _)| *earlier < seed) {
+                        break;
+                    }
+                    let Some(said) = say(&Schedule::of(seed)) else { continue };
+                    let mut found = lock();
+                    if found.as_ref().is_none_or(|(earlier, _)| seed < *earlier) {
+                        *found = Some((seed, said));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_default()
 }

@@ -80,6 +80,8 @@ mutants! {
     NoVoid = "no-void", "one writer";
     /// A guest is started although the host's session is over.
     StartWithoutSession = "start-without-session", "starts by right";
+    /// A promotion does not begin a new epoch.
+    SameEpoch = "same-epoch", "one owner per epoch";
     /// The leader counts no guest's memory.
     NoMemoryCount = "no-memory-count", "rules and room";
     /// The leader knows no rules.

@@ -67,7 +67,17 @@ impl Sums {
 
 /// Runs a schedule to its end, or until something is broken.
 pub fn run(schedule: &Schedule, mutant: Option<Mutant>, logged: bool) -> Ran {
-    let mut world = World::new(schedule.clone(), mutant, logged);
+    play(World::new(schedule.clone(), mutant, logged))
+}
+
+/// Runs a schedule until the invariant is broken that a mutant is aimed at, whatever else it breaks before.
+pub fn run_for_aim(schedule: &Schedule, mutant: Mutant) -> Ran {
+    let mut world = World::new(schedule.clone(), Some(mutant), false);
+    world.aim = Some(mutant.against());
+    play(world)
+}
+
+fn play(mut world: World) -> Ran {
     world.run();
     let books = &world.books;
     let sums = Sums {

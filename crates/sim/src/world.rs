@@ -290,6 +290,8 @@ pub struct World {
     pub ledgers: BTreeMap<VolumeId, Ledger>,
     pub books: Books,
     pub broken: Option<Broken>,
+    /// The one invariant whose breaking ends the run; `None`: any.
+    pub aim: Option<&'static str>,
     pub log: Option<Vec<String>>,
     /// Grows with everything that happens: two runs are the same if it is.
     pub digest: u64,
@@ -327,6 +329,7 @@ impl World {
             ledgers: BTreeMap::new(),
             books: Books::default(),
             broken: None,
+            aim: None,
             log: logged.then(Vec::new),
             digest: 0,
             last_number: 0,
@@ -383,7 +386,11 @@ impl World {
     /// An invariant does not hold.
     pub fn breaks(&mut self, invariant: &'static str, what: String) {
         note!(self, "BROKEN {invariant}: {what}");
-        if self.broken.is_none() {
+        let counts = self.aim.is_none_or(|aim| aim == invariant || invariant == crate::books::TIME_GOES_ON);
+        if !counts {
+            // There is nothing to wait for any more.
+            self.books.ended |= invariant == crate::books::COMES_BACK;
+        } else if self.broken.is_none() {
             self.broken = Some(Broken { at: self.now, invariant, what });
         }
     }

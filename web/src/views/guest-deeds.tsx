@@ -5,7 +5,8 @@ import { get, post, remove } from "../data/api";
 import { hosts } from "../data/store";
 import type { GuestView, WhyView } from "../data/types";
 import { size } from "../data/words";
-import { Confirm, Field } from "../parts/dialog";
+import { Check, Confirm, Field } from "../parts/dialog";
+import { FormDialog, useForm } from "../parts/form";
 import { go } from "../route";
 import { poolOf } from "./disks";
 
@@ -100,32 +101,68 @@ function deletion(guest: GuestView): string[] {
   ];
 }
 
+type Way = "live" | "slowed" | "post-copy" | "restart";
+
+const WAYS: Record<Way, string> = {
+  live: "while it runs",
+  slowed: "while it runs, slowed down if its memory changes too fast",
+  "post-copy": "while it runs, with the rest of its memory fetched afterwards if it must be",
+  restart: "by a restart",
+};
+const COST: Record<Way, string> = {
+  live: "While it changes hosts it stands still for a moment. If its memory changes faster than it can be sent, it stays where it is.",
+  slowed: "Until it has changed hosts its processors may be slowed down; then it stands still for a moment.",
+  "post-copy": "It stands still for a moment. Until all its memory is there, the loss of either host ends its run.",
+  restart: "It shuts down here and boots there; whoever uses it is cut off meanwhile.",
+};
+const OPTIONS: Record<Way, Record<string, boolean>> = {
+  live: {},
+  slowed: { auto_converge: true },
+  "post-copy": { post_copy: true },
+  restart: { restart: true },
+};
+
 function Move({ guest, onClose }: { guest: GuestView; onClose: () => void }) {
-  const [to, setTo] = useState("");
   const [why, setWhy] = useState<WhyView | null>(null);
   useEffect(() => {
     get<WhyView>(`/v1/guests/${guest.name}/why`).then(setWhy, () => setWhy(null));
   }, []);
+  const form = useForm({
+    prefix: "move",
+    now: { to: "", way: "live", force: "" },
+    deed: ({ to, way, force }) =>
+      post(`/v1/guests/${guest.name}/migrate`, {
+        ...(to ? { to } : {}),
+        force: force === "yes",
+        options: OPTIONS[way as Way],
+      }),
+    onDone: onClose,
+  });
   const others = hosts.value.filter((host) => host.name !== guest.host);
-  const target = to || null;
-  const isSecondary = target !== null && target === guest.secondary;
+  const target = form.values.to || null;
+  const pool = sharedPool(guest);
+  const copying =
+    target !== null && target === guest.secondary
+      ? `${target} holds a copy of its disks already: only the guest itself goes there, and the copies change roles.`
+      : "Its disks are copied to the new host first, while it runs; how long that takes depends on their size.";
   return (
-    <Confirm
+    <FormDialog
       title={`Move ${guest.name}`}
       verb={target ? `Move to ${target}` : "Move"}
+      ready
       consequences={[
-        sharedPool(guest)
-          ? `Its disks stay in the pool ${sharedPool(guest)}, which hosts share: nothing is copied.`
-          : isSecondary
-            ? `${target} holds a copy of its disks already: only the guest itself goes there, and the copies change roles.`
-            : "Its disks are copied to the new host first, while it runs; how long that takes depends on their size.",
-        "While it changes hosts it stands still for a moment; whoever looks at the job sees how.",
+        pool ? `Its disks stay in the pool ${pool}, which hosts share: nothing is copied.` : copying,
+        COST[form.values.way as Way],
       ]}
+      form={form}
       onClose={onClose}
-      onYes={() => post(`/v1/guests/${guest.name}/migrate`, target ? { to: target } : {})}
     >
-      <Field label="To" name="move-to" hint={(target && why?.others[target]) ?? "The planner chooses, unless you do."}>
-        <select id="move-to" value={to} onChange={(event) => setTo(event.currentTarget.value)}>
+      <Field
+        label="To"
+        hint={(target && why?.others[target]) ?? "The planner chooses, unless you do."}
+        {...form.field("to")}
+      >
+        <select {...form.input("to")}>
           <option value="">the best other host</option>
           {others.map((host) => (
             <option key={host.name} value={host.name} disabled={host.phase !== "online"}>
@@ -136,6 +173,21 @@ function Move({ guest, onClose }: { guest: GuestView; onClose: () => void }) {
           ))}
         </select>
       </Field>
-    </Confirm>
+      <Field label="How" {...form.field("way")}>
+        <select {...form.input("way")}>
+          {Object.entries(WAYS).map(([way, text]) => (
+            <option key={way} value={way}>
+              {text}
+            </option>
+          ))}
+        </select>
+      </Field>
+      <Check
+        label="Though the cluster could no longer survive what it promises to"
+        name="move-force"
+        checked={form.values.force === "yes"}
+        onChange={(checked) => form.set("force", checked ? "yes" : "")}
+      />
+    </FormDialog>
   );
 }

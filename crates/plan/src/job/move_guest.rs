@@ -647,9 +647,9 @@ impl<'a> Move<'a> {
         else {
             return false;
         };
-        // Hosts that are lost may be back in a moment.
-        let live = self.view.is_live(&now.host) && self.view.is_live(secondary);
-        let patience = if live { FILL_BEGINS_WITHIN } else { MISSING_MAX };
+        // Hosts that are lost may be back in a moment, and a guest that stands still may be started again.
+        let fills = self.view.is_live(&now.host) && self.view.is_live(secondary) && !is_stopped(at);
+        let patience = if fills { FILL_BEGINS_WITHIN } else { MISSING_MAX };
         self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < patience
     }
 

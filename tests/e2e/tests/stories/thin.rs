@@ -1,5 +1,5 @@
-//! A thin disk takes room as it is written, on both hosts, and gives back what is written with zeroes. Where there is none left the guest loses its
-//! second replica, or stands still, and both pass by themselves when there is room again.
+//! A thin disk takes room as it is written, on both hosts, and gives back what is written with zeroes. Where there is
+//! none left the guest loses its second replica, or stands still, and both pass by themselves when there is room again.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -20,12 +20,12 @@ fn room(lab: &Lab, host: &str) -> u64 {
     lab.replica(host, "web1").unwrap().metadata().unwrap().blocks() * 512
 }
 
-/// Runs a script in the guest; `$at` is where the noise is, in MiB, `$device` the disk.
-fn in_guest(lab: &Lab, script: &str) {
+/// Runs a script in the guest, and answers whether it succeeded; `$at` is where the noise is, in MiB, `$device` the disk.
+fn in_guest(lab: &Lab, script: &str) -> bool {
     let script = format!(
         "device=/dev/vda; blocks=$(cat /sys/class/block/vda/size); at=$((blocks / 2048 - {NOISE_MIB})); {script}"
     );
-    lab.kennel(&["guest", "exec", "web1", "--", "sh", "-c", &script]).unwrap();
+    lab.try_kennel(&["guest", "exec", "web1", "--", "sh", "-c", &script]).unwrap().status.success()
 }
 
 fn told(lab: &Lab, words: &str) -> bool {
@@ -51,7 +51,8 @@ fn a_thin_disk_gives_room_back_and_outlives_having_none() {
     lab.write_noise("web1", NOISE_MIB).unwrap();
     let rooms = [&owner, &secondary].map(|host| room(lab, host));
     assert!(rooms.iter().all(|room| *room >= u64::from(NOISE_MIB) * MIB), "{rooms:?}");
-    in_guest(lab, &format!("dd if=/dev/zero of=$device bs=1M count={NOISE_MIB} seek=$at conv=notrunc,fsync"));
+    let zeroes = format!("dd if=/dev/zero of=$device bs=1M count={NOISE_MIB} seek=$at conv=notrunc,fsync");
+    assert!(in_guest(lab, &zeroes));
     little("written with zeroes");
     lab.kennel(&["volume", "verify", "web1"]).unwrap();
 
@@ -69,6 +70,7 @@ fn a_thin_disk_gives_room_back_and_outlives_having_none() {
 
     // The primary's is: the guest stands still until there is room.
     lab.lab(&["fill-disk", &owner, "--leave", "1M"]).unwrap();
+    // It may stand still before its agent can say that this has begun.
     in_guest(
         lab,
         &format!("dd if=/dev/urandom of=$device bs=1M count={NOISE_MIB} seek=$at >/dev/null 2>&1 &"),

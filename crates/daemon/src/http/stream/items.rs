@@ -44,6 +44,8 @@ pub struct Items {
     gone: usize,
     /// Items that were gone by this change may be forgotten.
     forgotten: u64,
+    /// What there was at first is still being computed.
+    pub more: bool,
 }
 
 /// What a page is told.
@@ -68,9 +70,19 @@ impl Message<'_> {
 }
 
 impl Items {
+    /// None yet, and more to come.
+    pub fn begun() -> Items {
+        Items { more: true, ..Items::default() }
+    }
+
     /// How many changes there were.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Whether anything of a kind was ever shown.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds.contains_key(kind)
     }
 
     /// Makes one item what it is now; `None`: it is gone.
@@ -135,7 +147,7 @@ impl Items {
         }
         let (first, last) = self.part(long, None, most);
         message.items.extend(first.items);
-        message.more = last.is_some();
+        message.more = first.more;
         (message, last)
     }
 
@@ -157,6 +169,7 @@ impl Items {
             last = Some(id.clone());
         }
         let last = last.filter(|_| message.more);
+        message.more |= self.more;
         (message, last)
     }
 
@@ -165,7 +178,7 @@ impl Items {
         if told < self.forgotten {
             return None;
         }
-        let mut message = Message::default();
+        let mut message = Message { more: self.more, ..Message::default() };
         for (kind, id) in self.changes.range(told + 1..).map(|(_, changed)| changed) {
             match self.kinds.get(kind).and_then(|items| items.get(id)?.json.as_ref()) {
                 Some(json) => drop(message.items.entry(kind).or_default().insert(id, &json.0)),
@@ -236,6 +249,22 @@ mod tests {
         assert_eq!((message.text().as_str(), last), (r#"{"items":{"guests":{"d":"d"}}}"#, None));
         let (message, last) = items.everything("guests", 3);
         assert!(last.is_none() && !message.text().contains("more"));
+    }
+
+    #[test]
+    fn until_everything_is_computed_more_is_to_come() {
+        let mut items = Items::begun();
+        items.set("hosts", "host1", json("h"));
+        assert_eq!(
+            items.everything("guests", 2).0.text(),
+            r#"{"items":{"guests":{},"hosts":{"host1":"h"}},"more":true}"#
+        );
+        let told = items.now();
+        items.set("guests", "a", json("a"));
+        assert_eq!(since(&items, told), r#"{"items":{"guests":{"a":"a"}},"more":true}"#);
+        items.more = false;
+        items.set("guests", "b", json("b"));
+        assert_eq!(since(&items, told), r#"{"items":{"guests":{"a":"a","b":"b"}}}"#);
     }
 
     #[test]

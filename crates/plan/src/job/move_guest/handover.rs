@@ -46,8 +46,8 @@ impl Move<'_> {
                 Seen::Waits(format!("the replica on {to} is not in sync yet"))
             };
         }
-        if let Some(why) = self.obstacle(to).filter(|_| pending.is_none()) {
-            return Seen::Fails(format!("{to} may not take it any more: {why}"));
+        if let Some(seen) = pending.is_none().then(|| self.obstacle(to)).flatten() {
+            return seen;
         }
         let Some(report) = at.report else { return Seen::Waits(format!("{} does not report it", now.host)) };
         match (pending, report.state) {
@@ -75,10 +75,27 @@ impl Move<'_> {
         }
     }
 
-    /// The rule that forbids the guest to be on that host by now: filling it may have taken hours.
-    fn obstacle(&self, to: &HostName) -> Option<String> {
+    /// What a rule that forbids the guest to be on that host by now makes of the move: filling it may have taken hours.
+    /// The others count where their moves lead them, and where they still are, because those moves may fail.
+    fn obstacle(&self, to: &HostName) -> Option<Seen> {
         let mut inventory = Inventory::new(self.view, &BTreeMap::new());
         inventory.snapshot.promise = Promise::Nothing;
+        let fails = |why| Seen::Fails(format!("{to} may not take it any more: {why}"));
+        if let Some(why) = self.forbidden(&inventory, to) {
+            return Some(fails(why));
+        }
+        inventory.count_where_they_are();
+        let why = self.forbidden(&inventory, to)?;
+        let mut others = self.view.assignments.values();
+        let one_leaves = others.any(|other| other.host == *to && other.handover.is_some());
+        Some(if one_leaves {
+            Seen::Waits(format!("a guest is to leave {to} first: {why}"))
+        } else {
+            fails(why)
+        })
+    }
+
+    fn forbidden(&self, inventory: &Inventory, to: &HostName) -> Option<String> {
         let (guest, host) = (inventory.guest_ix(self.guest)?, inventory.host_ix(to)?);
         let layout = Layout::new(&inventory.snapshot);
         let now = layout.place(guest)?;

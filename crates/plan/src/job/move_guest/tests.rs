@@ -330,6 +330,38 @@ fn a_host_that_is_being_drained_may_keep_the_replica_that_a_guest_leaves_on_it()
 }
 
 #[test]
+fn a_guest_does_not_go_where_one_still_is_that_it_must_be_apart_from() {
+    let mut view = three_hosts();
+    fixture::put(&mut view, "b", Pool::Mirror, "host2", Some("host1"));
+    fixture::rule(&mut view, "apart", model::RuleKind::Apart, "a b");
+    let mine = job_to(place("host2", "host1"), 1);
+    let mut other = job_to(place("host1", "host2"), 2);
+    if let JobKind::MoveGuest { guest, .. } = &mut other.kind {
+        *guest = "b".parse().unwrap();
+    }
+    for job in [&mine, &other] {
+        view.jobs.insert(job.id, job.clone());
+    }
+    // The other's move is only planned, and may fail: it counts where it is.
+    let why = advance(&view, &mine, None, NOW).unwrap().0.error.unwrap();
+    assert!(why.contains("host2 may not take it any more"), "{why}");
+    // Once the other is on its way this one waits.
+    let leaving = view.assignments.get_mut(&"b".parse().unwrap()).unwrap();
+    leaving.handover = Some(model::Handover {
+        to: fixture::host("host1"),
+        how: model::HandoverKind::Live,
+        job: other.id,
+        options: MoveOptions::LIVE,
+    });
+    let (report, effects) = advance(&view, &mine, None, NOW).unwrap();
+    let asked = effects.iter().any(|effect| matches!(effect, crate::job::Effect::Reassign(_)));
+    assert!(!asked, "it is handed over: {effects:?}");
+    assert_eq!(report.error, None);
+    let note = report.steps.iter().find_map(|step| step.note.clone()).unwrap();
+    assert!(note.contains("a guest is to leave host2 first"), "{note}");
+}
+
+#[test]
 fn of_two_moves_of_one_guest_the_second_fails_at_once() {
     let mut view = three_hosts();
     let (first, second) = (job_to(place("host2", "host1"), 1), job_to(place("host3", "host1"), 2));
