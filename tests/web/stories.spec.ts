@@ -214,7 +214,7 @@ test("a host, a pool and a disk are changed in their forms, and a guest is moved
   await settled(GUEST);
 
   await page.getByRole("button", { name: "Move", exact: true }).click();
-  await dialog.getByLabel("To").selectOption(secondary);
+  await dialog.getByLabel("To", { exact: true }).selectOption(secondary);
   await dialog.getByLabel("How").selectOption("slowed");
   await expect(dialog).toContainText("its processors may be slowed down");
   await shot(page, "move");

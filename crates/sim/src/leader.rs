@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{ClusterView, JobId, JobKind, JobSpec, ReplicaDrop};
 use plan::decide::{Change, decide};
 use plan::job::moves::Measured;
-use plan::job::{Effect, RestsOn, advance, holders, moves};
+use plan::job::{Effect, RestsOn, advance, holders, moves, void_drops};
 use plan::limits::SESSION_TTL;
 
 use crate::daemon::local;
@@ -260,6 +260,9 @@ impl World {
                 let epoch = if same_epoch { from.epoch } else { to.epoch };
                 let promoted = model::Assignment { epoch, ..to.clone() };
                 draft.put(Record::Assignment(promoted)).unchanged(session).exists(session);
+                for order in void_drops(view, to) {
+                    draft.delete(Key::Drop(host_ix(&order.host), order.volume));
+                }
                 if !blindly {
                     for volume in volumes {
                         draft.unchanged(Key::InSync(*volume));
@@ -382,6 +385,9 @@ fn apply(view: &ClusterView, draft: &mut Draft<'_>, effect: &Effect) {
         Effect::Forget { guest } => forget(view, draft, guest),
         Effect::Reassign(to) => {
             draft.put(Record::Assignment(to.clone()));
+            for order in void_drops(view, to) {
+                draft.delete(Key::Drop(host_ix(&order.host), order.volume));
+            }
         }
         Effect::DropReplica(order) => {
             draft.put(Record::Drop(order.clone()));

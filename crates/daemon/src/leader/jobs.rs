@@ -5,7 +5,7 @@ use model::{
     Assignment, ClusterView, EventKind, GuestName, GuestSpec, HostName, JobId, JobReport, JobSpec, JobState,
     ReplicaDrop,
 };
-use plan::job::{Effect, RestsOn, advance, holders};
+use plan::job::{Effect, RestsOn, advance, holders, void_drops};
 use store::{Outcome, StoreError, TxnBuilder, keys};
 
 use super::{Leader, as_leader, unless_refused};
@@ -126,6 +126,9 @@ fn apply(view: &ClusterView, txn: &mut TxnBuilder<'_>, effect: &Effect) {
         Effect::Forget { guest } => forget(view, txn, guest),
         Effect::Reassign(to) => {
             txn.put(to);
+            for order in void_drops(view, to) {
+                txn.delete(&keys::replica_drop(&order.host, order.volume));
+            }
         }
         Effect::DropReplica(order) => {
             txn.put(order);

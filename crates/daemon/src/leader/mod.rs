@@ -234,6 +234,9 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
         }
         Change::Promote { from, to, volumes } => {
             txn.put(to).unchanged(&keys::session(&to.host)).exists(&keys::session(&to.host));
+            for order in plan::job::void_drops(view, to) {
+                txn.delete(&keys::replica_drop(&order.host, order.volume));
+            }
             for volume in volumes {
                 txn.unchanged(&keys::in_sync(*volume));
             }

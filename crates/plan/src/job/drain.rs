@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, ClusterView, Duty, GuestName, GuestPlace, HostName, JobKind, JobReport, JobSpec, JobState,
-    StepState,
+    ReplicaDrop, StepState,
 };
 
 use super::moves::{Emptied, Turn, step, step_name};
@@ -178,7 +178,14 @@ impl<'a> Left<'a> {
             return Left { guests, ..Left::default() };
         }
         // A host that is lost deletes its replicas when it returns.
-        let drops = view.drops.values().filter(|drop| &drop.host == host && view.is_live(host)).count();
+        let drops = view.drops.values().filter(|drop| &drop.host == host && view.is_live(host));
+        // One that is counted on it keeps until the owner lets it go, which it does when the guest runs.
+        let boot = view.sessions.get(host).map(|session| session.boot_id);
+        let counted = |drop: &ReplicaDrop| {
+            let set = view.in_sync.get(&drop.volume);
+            boot.is_some_and(|boot| set.is_some_and(|set| set.contains(host, boot)))
+        };
+        let drops = drops.filter(|drop| !counted(drop)).count();
         Left { guests, replicas: here(|assignment| assignment.secondary.as_ref()), drops }
     }
 

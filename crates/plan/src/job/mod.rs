@@ -116,6 +116,15 @@ fn end(report: &mut JobReport, how: JobState, now: Timestamp) {
     report.ended_at = Some(now);
 }
 
+/// Orders to delete replicas in which their hosts have a part by this assignment. They are void with it.
+pub fn void_drops<'v>(view: &'v ClusterView, to: &Assignment) -> impl Iterator<Item = &'v ReplicaDrop> {
+    let disks = view.guests.get(&to.guest).into_iter().flat_map(|spec| &spec.disks);
+    let hosts = std::iter::once(to.host.clone()).chain(to.secondary.clone()).collect::<Vec<_>>();
+    disks.flat_map(move |disk| {
+        hosts.clone().into_iter().filter_map(move |host| view.drops.get(&(host, disk.volume)))
+    })
+}
+
 /// Whether a job has ended.
 fn is_over(view: &ClusterView, job: &JobSpec) -> bool {
     view.job_reports.get(&job.id).is_some_and(|report| report.state.is_terminal())

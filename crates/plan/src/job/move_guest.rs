@@ -450,14 +450,15 @@ impl<'a> Move<'a> {
     fn leavers(&self, at: At<'_>, moving: &Moving) -> BTreeSet<HostName> {
         let GuestPlace { host, secondary } = &moving.from;
         let involved = [host, &self.to.host].into_iter().chain(secondary).chain(&self.to.secondary);
-        let part = |host: &&HostName| {
-            *host == &at.assignment.host
-                || at.assignment.secondary.as_ref() == Some(host)
-                || at.spec.disks.iter().any(|disk| {
-                    self.view.in_sync.get(&disk.volume).is_some_and(|set| set.contains_host(host))
-                })
-        };
+        let part =
+            |host: &&HostName| *host == &at.assignment.host || at.assignment.secondary.as_ref() == Some(host);
         involved.filter(|host| !part(host)).cloned().collect()
+    }
+
+    /// Whether a host that is told to delete a replica keeps it for as long as the record counts on it.
+    fn keeps(&self, drop: &ReplicaDrop) -> bool {
+        let Liveness::Live(boot) = self.view.liveness(&drop.host) else { return false };
+        self.view.in_sync.get(&drop.volume).is_some_and(|set| set.contains(&drop.host, boot))
     }
 
     fn drops(&self, at: At<'_>) -> impl Iterator<Item = &'a ReplicaDrop> {
@@ -500,7 +501,8 @@ impl<'a> Move<'a> {
             return Seen::Does(effects, "the old hosts are told".into());
         }
         // A host that is lost deletes its replica when it returns.
-        match self.drops(at).find(|drop| self.view.is_live(&drop.host)) {
+        let stays = |drop: &ReplicaDrop| is_stopped(at) && self.keeps(drop);
+        match self.drops(at).find(|drop| self.view.is_live(&drop.host) && !stays(drop)) {
             Some(drop) => Seen::Waits(format!("{} deletes its replica", drop.host)),
             None => Seen::Done,
         }
@@ -609,7 +611,8 @@ impl<'a> Move<'a> {
         {
             if let Some(back) = self.way_back(at, moving).filter(|back| back != secondary) {
                 // What it has is to be deleted, and the order would outlive its coming back.
-                if self.drops(at).any(|drop| drop.host == back && self.view.is_live(&back)) {
+                let deletes = |drop: &ReplicaDrop| drop.host == back && !self.keeps(drop);
+                if self.view.is_live(&back) && self.drops(at).any(deletes) {
                     return Some(vec![]);
                 }
                 // Who is to drop a replica is another one then; and the owner may have admitted the new one by now.
@@ -623,34 +626,10 @@ impl<'a> Move<'a> {
                 return Some(vec![]);
             }
         }
-        if self.is_about_to_let_go(at, moving) {
-            return Some(vec![]);
-        }
         if moving.dropping || at.spec.is_shared() || self.leavers(at, moving).is_empty() {
             return None;
         }
         Some(self.order_drops(at, moving))
-    }
-
-    /// Whether the owner is about to let go of a host that this move had to do with. Only then does that host know
-    /// that its replica is to be deleted.
-    fn is_about_to_let_go(&self, at: At<'_>, moving: &mut Moving) -> bool {
-        let now = at.assignment;
-        let counted = |host: &HostName| {
-            let sets = at.spec.disks.iter().filter_map(|disk| self.view.in_sync.get(&disk.volume));
-            sets.into_iter().any(|set| set.contains_host(host))
-        };
-        let involved = [&self.to.host].into_iter().chain(&self.to.secondary).chain(&moving.from.secondary);
-        let mut lingering =
-            involved.filter(|host| **host != now.host && now.secondary.as_ref() != Some(host));
-        let Some(secondary) = now.secondary.as_ref().filter(|_| !at.spec.deleting && lingering.any(counted))
-        else {
-            return false;
-        };
-        // Hosts that are lost may be back in a moment, and a guest that stands still may be started again.
-        let fills = self.view.is_live(&now.host) && self.view.is_live(secondary) && !is_stopped(at);
-        let patience = if fills { FILL_BEGINS_WITHIN } else { MISSING_MAX };
-        self.now.duration_since(*moving.waits_since.get_or_insert(self.now)) < patience
     }
 
     /// Whether the guest has come to its new host by this move, does not start there, and could go back.

@@ -512,6 +512,8 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reassign(to) => {
+                    let void: Vec<_> = crate::job::void_drops(&self.view, &to).cloned().collect();
+                    self.view.drops.retain(|_, order| !void.contains(order));
                     self.view.assignments.insert(guest(), to);
                 }
                 Effect::DropReplica(drop) => {
