@@ -1,6 +1,6 @@
 // What can take a host's power, what it says of it, and the taking.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { post, problemOf } from "../data/api";
 import { isLive } from "../data/store";
 import type { Fence, FenceDevice, FenceTestView, GuestView, HostView } from "../data/types";
@@ -26,6 +26,8 @@ export function FenceDevices({ host, owned }: { host: HostView; owned: GuestView
   const [asks, setAsks] = useState(false);
   const devices = Object.entries(host.fence_devices).sort(byLevel);
   const off = !isLive.value || devices.length === 0;
+  // What it said last says nothing after its power was switched.
+  useEffect(() => setAnswer(null), [host.phase]);
   const test = () => {
     setAsks(true);
     post<FenceTestView>(`/v1/hosts/${host.name}/fence-test`)

@@ -105,8 +105,8 @@ type Way = "live" | "slowed" | "post-copy" | "restart";
 
 const WAYS: Record<Way, string> = {
   live: "while it runs",
-  slowed: "while it runs, slowed down if its memory changes too fast",
-  "post-copy": "while it runs, with the rest of its memory fetched afterwards if it must be",
+  slowed: "while it runs, slowed down if need be",
+  "post-copy": "while it runs, its memory fetched afterwards if need be",
   restart: "by a restart",
 };
 const COST: Record<Way, string> = {
