@@ -93,6 +93,10 @@ pub struct ChangeGuest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub start_after: Option<BTreeSet<GuestName>>,
+    /// Guests that it restarts with after a failure: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub restart_with: Option<BTreeSet<GuestName>>,
     /// How long it may take to shut down before it is ended hard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_s: Option<u32>,
@@ -122,6 +126,19 @@ pub struct ChangeSettings {
     pub vcpus_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_starts_per_host: Option<u32>,
+    /// How long a guest waits at most for those that it starts after; 0: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_wait_s: Option<u32>,
+    /// What share of the hosts must vanish within the window to be a storm, percent; 0: nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm_share_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm_window_s: Option<u32>,
+    /// For how long nothing is recovered when a storm begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm_hold_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm_starts_per_host: Option<u32>,
     /// For how long a mirrored volume has one replica before it gets a new secondary by itself; 0: it never does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heal_after_s: Option<u32>,

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use model::{Cluster, ClusterView, CpuLevel, GuestPhase, Host, HostName, HostPhase, Settings, VolumePhase};
+use model::{
+    Cluster, ClusterView, CpuLevel, GuestPhase, Host, HostName, HostPhase, Settings, Storm, VolumePhase,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -42,6 +44,9 @@ pub struct ClusterStatus {
     /// The level that every host's processors reach.
     #[serde(default)]
     pub lowest_cpu_level: Option<CpuLevel>,
+    /// Many hosts vanished at once, and recovery goes slowly.
+    #[serde(default)]
+    pub storm: Option<Storm>,
     /// What a person should know of; one sentence without a full stop each. Empty: all is well.
     pub problems: Vec<String>,
     /// Keys of the store whose values no build of ours could have written, and what is wrong with each.
@@ -90,6 +95,7 @@ impl ClusterStatus {
             volumes: tally(volumes.iter().map(|volume| volume.phase)),
             lowest_cpu_level: view.lowest_cpu_level(),
             jobs_running: count(view.jobs.keys().filter(|job| !ended(job))),
+            storm: view.losses.as_ref().and_then(|losses| losses.storm.clone()),
             problems,
             store_members,
             damaged: view.damaged.clone(),
@@ -120,6 +126,17 @@ fn problems(
         problems.push("the state store does not answer: guests run on, changes are refused".to_owned());
     } else if view.leader.is_none() {
         problems.push("no host leads: nothing is recovered or placed until one does".to_owned());
+    }
+    if let Some(storm) = view.losses.as_ref().and_then(|losses| losses.storm.as_ref()) {
+        problems.push(match &storm.go_on {
+            Some(word) => format!("a storm: recovery goes on as usual, by the word of {}", word.by),
+            None => format!(
+                "a storm: {} of {} hosts vanished at once; look at the network. Recovery goes slowly; \
+                 `kennel cluster storm --go-on` if they are lost for good",
+                storm.hosts.len(),
+                storm.of
+            ),
+        });
     }
     for member in store_members.iter().filter(|member| !member.healthy) {
         let why = member.message.as_deref().unwrap_or("it does not answer");

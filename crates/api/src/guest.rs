@@ -58,6 +58,10 @@ pub struct CreateGuest {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub start_after: BTreeSet<GuestName>,
+    /// Guests that it restarts with after a failure.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub restart_with: BTreeSet<GuestName>,
     /// Though the cluster could no longer survive what it promises to.
     #[serde(default)]
     pub force: bool,
@@ -90,6 +94,7 @@ impl CreateGuest {
             tags: BTreeSet::new(),
             pinned: false,
             start_after: BTreeSet::new(),
+            restart_with: BTreeSet::new(),
             force: false,
         }
     }

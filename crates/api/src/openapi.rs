@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Fence, HostUsage, Settings};
+use model::{Fence, HostUsage, Settings, Storm};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
@@ -442,6 +442,12 @@ fn resource_endpoints() -> Vec<Endpoint> {
 /// What proves that a host runs nothing, and its power.
 fn fencing_endpoints() -> Vec<Endpoint> {
     vec![
+        Endpoint::post(
+            "/v1/cluster/storm/go-on",
+            "cluster",
+            "Say that the hosts of a storm are lost for good: recovery is not slowed any more",
+        )
+        .gives::<Storm>(),
         Endpoint::post(
             "/v1/hosts/{name}/confirm-dead",
             "hosts",

@@ -39,6 +39,21 @@ pub struct Settings {
     pub store_members: u32,
     /// How many guests one host may be starting at once while lost guests are recovered.
     pub recovery_starts_per_host: u32,
+    /// How long a guest waits at most for those that it starts after, seconds; 0: not at all.
+    #[serde(default = "start_wait")]
+    pub start_wait_s: u32,
+    /// What share of the hosts, and two at least, must vanish within the window to be a storm, percent; 0: nothing is.
+    #[serde(default = "storm_share")]
+    pub storm_share_percent: u32,
+    /// Hosts that vanish within so long vanish together, seconds.
+    #[serde(default = "storm_window")]
+    pub storm_window_s: u32,
+    /// For how long nothing is recovered and nobody's power taken when a storm begins, seconds.
+    #[serde(default = "storm_hold")]
+    pub storm_hold_s: u32,
+    /// How many guests one host may be starting at once in a storm.
+    #[serde(default = "storm_starts")]
+    pub storm_starts_per_host: u32,
     #[serde(default)]
     pub balance: BalanceMode,
     /// How many moves the balance makes at once.
@@ -70,6 +85,30 @@ pub struct Settings {
     /// that QEMU emulates.
     #[serde(default)]
     pub cpu_baseline: Option<CpuLevel>,
+}
+
+/// A database that replays its log takes minutes; who waits for longer has something else to look at.
+fn start_wait() -> u32 {
+    300
+}
+
+/// More than a third.
+fn storm_share() -> u32 {
+    34
+}
+
+/// The sessions of hosts that vanish together end within seconds of each other; power fails row by row.
+fn storm_window() -> u32 {
+    60
+}
+
+/// About as long as switches take to find new ways.
+fn storm_hold() -> u32 {
+    30
+}
+
+fn storm_starts() -> u32 {
+    1
 }
 
 /// Long enough for a host to be rebooted, or repaired by somebody who is near.
@@ -131,6 +170,11 @@ impl Default for Settings {
         Self {
             store_members: 3,
             recovery_starts_per_host: 4,
+            start_wait_s: start_wait(),
+            storm_share_percent: storm_share(),
+            storm_window_s: storm_window(),
+            storm_hold_s: storm_hold(),
+            storm_starts_per_host: storm_starts(),
             balance: BalanceMode::default(),
             balance_moves_at_once: moves_at_once(),
             usage_window_s: usage_window(),

@@ -48,6 +48,8 @@ impl fmt::Display for Severity {
 pub enum EventKind {
     HostOnline,
     HostLost,
+    /// Many hosts vanished at once, or are back, or an operator said that they are lost for good.
+    Storm,
     LeaderElected,
     GuestPlaced,
     GuestPromoted,
@@ -56,6 +58,8 @@ pub enum EventKind {
     GuestFailed,
     /// A guest is without a place; the message says why.
     GuestWaiting,
+    /// A guest is started before one that it starts after, or was restarted because another one was.
+    GuestOrder,
     VolumeHeld,
     VolumeAlone,
     VolumeSyncing,

@@ -48,6 +48,10 @@ pub struct GuestSpec {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub start_after: BTreeSet<GuestName>,
+    /// Guests that are restarted when this one was after a failure, and it when one of them was.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub restart_with: BTreeSet<GuestName>,
     /// The last time that somebody wanted its secondary filled anew.
     #[serde(default)]
     pub resync: Resync,
@@ -272,6 +276,10 @@ pub struct GuestReport {
     /// It runs, and stands still because a disk of its host has no room for a write.
     #[serde(default)]
     pub no_room: bool,
+    /// When one of its runs on this host ended last by a failure.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub failed_at: Option<Timestamp>,
 }
 
 /// A guest that is sent to another host while it runs.

@@ -9,6 +9,8 @@
 //! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`NamedPool`], [`JobSpec`], [`AccessToken`], address claims | the API |
 //! | [`ConfirmedDead`], [`FenceDevices`] | the API; the host that is heard again removes the former |
 //! | [`Fence`] | whoever wants it makes it, the leader or the API; only the leader changes it; the host that is heard again removes it |
+//! | [`Losses`] | the leader; the API adds an operator's word that a storm is over |
+//! | [`GroupRestarts`] | the leader |
 //! | [`Assignment`], [`JobReport`], [`ReplicaDrop`] (its host removes it), trimming of events | the leader; an owner that was asked to hand a guest over while it runs writes the assignment that makes the other host the owner |
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
@@ -29,6 +31,7 @@ mod host;
 mod id;
 mod image;
 mod job;
+mod losses;
 mod network;
 mod pool;
 mod refusal;
@@ -58,6 +61,7 @@ pub use job::{
     ByteRange, GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe,
     StepState, Verified,
 };
+pub use losses::{GoOn, GroupRestarts, Losses, Storm};
 pub use network::{AddressClaim, Network};
 pub use pool::{ConfirmedDead, NamedPool, PoolOnHost, PoolStorage};
 pub use refusal::Refusal;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     AccessToken, AddressClaim, Assignment, Bytes, Cluster, ConfirmedDead, CpuLevel, Event, EventId, Fence,
-    FenceDevices, GuestName, GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport, Image, ImageName,
-    InSync, JobId, JobReport, JobSpec, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica,
-    ReplicaDrop, Rule, RuleName, Session, User, UserName, Verified, VolumeId,
+    FenceDevices, GroupRestarts, GuestName, GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport,
+    Image, ImageName, InSync, JobId, JobReport, JobSpec, Losses, NamedPool, Network, NetworkName, PoolName,
+    PoolOnHost, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, Verified, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -39,6 +39,9 @@ pub struct ClusterView {
     pub fence_devices: BTreeMap<HostName, FenceDevices>,
     /// Hosts whose power is to be off, and that have not been heard since.
     pub fences: BTreeMap<HostName, Fence>,
+    /// Which hosts are lost, and since when; `None` until one was.
+    pub losses: Option<Losses>,
+    pub group_restarts: BTreeMap<GuestName, GroupRestarts>,
     pub jobs: BTreeMap<JobId, JobSpec>,
     pub job_reports: BTreeMap<JobId, JobReport>,
     pub events: BTreeMap<EventId, Event>,

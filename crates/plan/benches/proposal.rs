@@ -190,6 +190,7 @@ impl Live {
             tags: BTreeSet::new(),
             pinned: false,
             start_after: BTreeSet::new(),
+            restart_with: Default::default(),
             resync: Default::default(),
         };
         let report = GuestReport {
@@ -209,6 +210,7 @@ impl Live {
             cpu: None,
             migration: None,
             no_room: false,
+            failed_at: None,
         };
         let assignment = Assignment {
             guest: name.clone(),

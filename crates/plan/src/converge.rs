@@ -45,15 +45,18 @@
 mod fill;
 pub mod ladder;
 mod live;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestSpec, HandoverKind, HostName, InSync,
-    JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
+    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestName, GuestSpec, HandoverKind, HostName,
+    InSync, JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
 };
+
+use waits::{pause, turn};
 
 /// Between two requests to shut down.
 const SHUTDOWN_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(3);
@@ -94,6 +97,8 @@ pub struct Situation {
     pub ended_cleanly: bool,
     /// After failures: not to be tried before.
     pub not_before: Option<Timestamp>,
+    /// The guest that must run before this one is started ([`crate::order::waits_for`]), and until when it is waited for.
+    pub starts_after: Option<(GuestName, Timestamp)>,
     /// When this host asked the guest to shut down, for the first time and for the last.
     pub shutdown_asked_at: Option<(Timestamp, Timestamp)>,
     /// What runs the guest on its owner, for a host that is to take it in.
@@ -542,13 +547,6 @@ fn take_over(s: &Situation) -> Step {
     }
 }
 
-/// Waits out the pause after a failure.
-fn pause(s: &Situation) -> Option<Step> {
-    let until = s.not_before.filter(|until| *until > s.now)?;
-    let rest = Rest::Waiting("the last try failed, and the next one comes after a pause".into());
-    Some(Step::Rest { rest, until: Some(until) })
-}
-
 /// No machine, and the volumes are in order.
 fn start(s: &Situation) -> Step {
     if s.spec.power == PowerWish::Stopped {
@@ -565,7 +563,7 @@ fn start(s: &Situation) -> Step {
     if s.authority != Authority::Session {
         return rest(Rest::Waiting("the host's session is over".into()));
     }
-    if let Some(pause) = pause(s) {
+    if let Some(pause) = pause(s).or_else(|| turn(s)) {
         return pause;
     }
     let alone = members(s).all(|set| set.members.len() == 1 && set.contains(&s.me, s.boot));

@@ -9,6 +9,9 @@
 //! A guest in storage that hosts share comes back on any host, and only with a proof that its old host runs it no more
 //! ([`crate::fence`]).
 //!
+//! When many hosts vanish at once, recovery waits and then goes slowly ([`crate::storm`]); what that rests on is written
+//! down first.
+//!
 //! All lost guests are placed at once ([`crate::recover`]), those that matter most first, and then started bit by
 //! bit: a host starts only so many at a time, and a guest waits while what it starts after comes up. What waits so
 //! keeps its room. New guests come after the lost ones and get what these leave; whether a new guest breaks the
@@ -16,18 +19,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, ClusterView, Epoch, GuestName, GuestPlace, GuestReport, GuestSpec, GuestState, HostName,
-    Liveness, PowerWish, VolumeId,
+    Liveness, Losses, PowerWish, VolumeId,
 };
 
 use crate::fence::{FenceProof, not_proven};
 use crate::inventory::Inventory;
-use crate::order::StartOrder;
+use crate::order::{StartOrder, waits_for};
 use crate::place::{Options, place};
 use crate::recover::{self, Field, Lost, May, NoReturn};
 use crate::snapshot::{GuestIx, Snapshot};
+use crate::storm::{self, Pace};
 
 /// One change, carried out as one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub enum Change {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "an unread decision is not carried out"]
 pub struct Decision {
+    /// What is to be written down of lost hosts before anything else is done, if it is not what stands in the store.
+    pub losses: Option<Losses>,
     pub changes: Vec<Change>,
     /// Why a guest is without a live owner; one sentence without a full stop.
     pub waiting: BTreeMap<GuestName, String>,
@@ -57,6 +63,10 @@ pub struct Decision {
 /// were perhaps the others.
 pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Decision {
     let mut decision = Decision::default();
+    let known = view.losses.clone().unwrap_or_default();
+    let losses = if now < recover_from { known.clone() } else { storm::look(view, now) };
+    let pace = storm::pace(view, &losses);
+    decision.losses = (losses != known).then_some(losses);
     let lost = lost_guests(view);
     let is_new = |spec: &&GuestSpec| !spec.deleting && !view.assignments.contains_key(&spec.name);
     let new: Vec<&GuestSpec> = view.guests.values().filter(is_new).collect();
@@ -65,7 +75,7 @@ pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> De
     }
     // Each placement is judged with those before it.
     let mut inventory = Inventory::new(view, &BTreeMap::new());
-    recover(view, &lost, &mut inventory, &mut decision);
+    recover((view, now), &lost, &mut inventory, pace.as_ref(), &mut decision);
     if now < recover_from && !lost.is_empty() {
         // Nothing is done about the lost ones yet; only their room is kept.
         decision = Decision { wake_at: Some(recover_from), ..Decision::default() };
@@ -73,6 +83,11 @@ pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> De
             let why = format!("{} is lost, and the leader waits for it to be heard again", assignment.host);
             decision.waiting.insert(spec.name.clone(), why);
         }
+    } else if let Some(pace) = pace.filter(|pace| pace.holds(now) && !lost.is_empty()) {
+        // As above; and whatever else each would wait for, this comes first.
+        decision.changes.clear();
+        decision.waiting = lost.iter().map(|(spec, _)| (spec.name.clone(), pace.why.clone())).collect();
+        decision.wake_at = Some(pace.hold_until);
     }
     for spec in new {
         match place(&inventory, spec, Options { force: true }) {
@@ -115,9 +130,10 @@ fn never_took_over(view: &ClusterView, spec: &GuestSpec, assignment: &Assignment
 
 /// Decides about all lost guests and takes note in the inventory of where they go, now or in a moment.
 fn recover(
-    view: &ClusterView,
+    (view, now): (&ClusterView, Timestamp),
     lost: &[(&GuestSpec, &Assignment)],
     inventory: &mut Inventory,
+    pace: Option<&Pace>,
     decision: &mut Decision,
 ) {
     let order = StartOrder::of(view.guests.values().filter(|spec| !spec.deleting));
@@ -153,7 +169,7 @@ fn recover(
     recover::in_order(&snapshot, &mut back, |guest| order.rank(inventory.guest_name(guest)));
     let bare = recover::bare(&snapshot);
     let (returns, _) = Field::new(&snapshot, &bare).lose(&[], &taken, &back);
-    let mut starts = Starts::new(view, order);
+    let mut starts = Starts::new((view, now), order, pace);
     for returned in returns {
         let name = inventory.guest_name(returned.guest).clone();
         let (Some(spec), Some(from)) = (view.guests.get(&name), view.assignments.get(&name)) else {
@@ -235,16 +251,27 @@ struct Starts {
 }
 
 impl Starts {
-    fn new(view: &ClusterView, order: StartOrder) -> Starts {
-        let limit = view.cluster.as_ref().map_or(4, |cluster| cluster.settings.recovery_starts_per_host);
+    fn new((view, now): (&ClusterView, Timestamp), order: StartOrder, pace: Option<&Pace>) -> Starts {
+        let settings = view.cluster.as_ref().map(|cluster| cluster.settings.clone()).unwrap_or_default();
+        let usual = settings.recovery_starts_per_host as usize;
+        let limit = pace.map_or(usual, |pace| pace.starts_per_host);
+        let patience = SignedDuration::from_secs(i64::from(settings.start_wait_s));
         let (by_host, coming) = (BTreeMap::new(), BTreeSet::new());
-        let mut starts = Starts { order, by_host, coming, limit: limit as usize };
+        let mut starts = Starts { order, by_host, coming, limit };
         for (name, assignment) in &view.assignments {
-            let wanted = view.guests.get(name).is_some_and(|s| s.power == PowerWish::Running && !s.deleting);
+            let wanted = |spec: &&GuestSpec| spec.power == PowerWish::Running && !spec.deleting;
+            let Some(spec) = view.guests.get(name).filter(wanted) else { continue };
             let report = view.guest_reports.get(name);
-            if wanted && view.is_live(&assignment.host) && !is_settled(report, assignment.epoch) {
-                *starts.by_host.entry(assignment.host.clone()).or_default() += 1;
-                starts.coming.insert(name.clone());
+            if view.is_live(&assignment.host) && !is_settled(report, assignment.epoch) {
+                // One that waits for another keeps nobody busy; and that other may have to come up beside it.
+                if waits_for(view, spec, None).is_none() {
+                    *starts.by_host.entry(assignment.host.clone()).or_default() += 1;
+                }
+                // What has been coming for so long keeps nobody waiting any more.
+                let current = report.filter(|report| report.epoch == assignment.epoch);
+                if current.is_none_or(|report| now.duration_since(report.since) < patience) {
+                    starts.coming.insert(name.clone());
+                }
             }
         }
         starts
@@ -265,7 +292,8 @@ impl Starts {
         }
         let starts = self.by_host.entry(host.clone()).or_default();
         if *starts >= self.limit {
-            return Err(format!("{host} is starting {starts} other guests; this one is next"));
+            let others = if *starts == 1 { "another guest".into() } else { format!("{starts} other guests") };
+            return Err(format!("{host} is starting {others}; this one is next"));
         }
         *starts += 1;
         Ok(())
@@ -511,6 +539,7 @@ mod tests {
             ],
         );
         power_off(&mut view, "host3");
+        fixture::settings(&mut view).storm_share_percent = 0;
         check(&view, &["a waits: host1 is lost, and no other host can take it over"]);
     }
 

@@ -20,6 +20,9 @@
 //! a host that is cut off may have guests that go on well (rule 7 of the design), and their users would notice. The
 //! proofs are gathered side by side: when the operator's word comes first, the fence is dropped.
 //!
+//! In a storm ([`crate::storm`]) it begins nothing for a while, and then takes the power of one host at a time. A try that
+//! is under way is not broken off. What an operator asks for is done at once.
+//!
 //! The record of a fence says how often it was begun, before anything is done to a device, so that a leader that dies
 //! in the middle leaves no doubt: the next one begins again, and to take power that is off changes nothing.
 
@@ -29,6 +32,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{Assignment, BootId, ClusterView, Fence, GuestName, GuestState, HostName, PowerWish};
 
 use crate::limits::{RETRY_FIRST, RETRY_MAX};
+use crate::storm;
 
 /// How many guests a reason names.
 const NAMES_MAX: usize = 3;
@@ -134,7 +138,37 @@ pub fn fences(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Fe
             plan.attempt.push(host.clone());
         }
     }
+    slow_down(&mut plan, view, now);
     plan
+}
+
+/// How many hosts' power is taken at once in a storm.
+const STORM_FENCES: usize = 1;
+
+/// Takes out of the plan what a storm forbids for now.
+fn slow_down(plan: &mut FencePlan, view: &ClusterView, now: Timestamp) {
+    let Some(pace) = storm::pace(view, &storm::look(view, now)) else { return };
+    let fence = |host: &HostName| view.fences.get(host);
+    let by_hand = |host: &HostName| fence(host).is_some_and(|fence| fence.by_hand);
+    let is_under_way = |host: &HostName| {
+        fence(host).is_some_and(|fence| fence.tried_at.is_some() && fence.problem.is_none())
+    };
+    let (mut attempt, tried): (Vec<HostName>, Vec<HostName>) =
+        plan.attempt.drain(..).partition(|host| by_hand(host) || is_under_way(host));
+    let room = STORM_FENCES.saturating_sub(attempt.iter().filter(|host| !by_hand(host)).count());
+    if pace.holds(now) {
+        if !tried.is_empty() || !plan.ask.is_empty() {
+            plan.wake_at = plan.wake_at.into_iter().chain([pace.hold_until]).min();
+        }
+        plan.ask.clear();
+    } else {
+        let tried = tried.into_iter().take(room);
+        attempt.extend(tried);
+        let begun = attempt.iter().filter(|host| !by_hand(host)).count();
+        plan.ask.truncate(STORM_FENCES.saturating_sub(begun));
+    }
+    attempt.sort();
+    plan.attempt = attempt;
 }
 
 /// Whether a fence says nothing about what is to be known now: it is about another boot, or an operator's failed and

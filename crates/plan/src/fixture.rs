@@ -110,8 +110,21 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         tags: Default::default(),
         pinned: false,
         start_after: Default::default(),
+        restart_with: Default::default(),
         resync: Default::default(),
     }
+}
+
+/// The settings of the cluster, which has the default ones.
+pub fn settings(view: &mut ClusterView) -> &mut model::Settings {
+    let cluster = view.cluster.get_or_insert_with(|| model::Cluster {
+        name: "home".into(),
+        id: uuid::Uuid::nil(),
+        created_at: Timestamp::UNIX_EPOCH,
+        ca_certificate: String::new(),
+        settings: model::Settings::default(),
+    });
+    &mut cluster.settings
 }
 
 /// A pool in a folder that these hosts reach, and no others.
@@ -174,6 +187,7 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         cpu: None,
         migration: None,
         no_room: false,
+        failed_at: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`proposal`], [`drain`]: the moves that balance the load, and those that empty a host; [`why`]: the reasons.
 //! - [`decide`]: what the leader changes, looking at everything; deciding again with nothing new changes
 //!   nothing.
+//! - [`storm`]: whether so many hosts vanished at once that recovery is to go slowly.
 //! - [`recover`], [`order`]: where lost guests come back, all at once, and who starts before whom.
 //! - [`fence`]: what proves that a lost host runs a guest no more.
 //! - [`capacity`]: how many guests still fit, what each loss would do, and whether the cluster's promise holds.
@@ -19,6 +20,7 @@
 //! - [`job`]: how far a job is.
 //! - [`layout`]: who is where, what that leaves, and why a guest may not go somewhere.
 //! - [`objective`], [`search`]: what a good layout is, and the way to a better one.
+//! - [`together`]: guests that restart when another one was restarted after a failure.
 //! - [`usage`]: averages of what is measured.
 //! - [`verify`]: which volume's replicas are compared next.
 
@@ -45,6 +47,8 @@ pub mod rules;
 mod scene;
 pub mod search;
 pub mod snapshot;
+pub mod storm;
+pub mod together;
 pub mod usage;
 pub mod verify;
 pub mod why;

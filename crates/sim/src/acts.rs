@@ -478,6 +478,7 @@ impl World {
             cpu: None,
             migration: None,
             no_room: false,
+            failed_at: None,
         }
     }
 

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use model::{
-    Assignment, Bytes, Epoch, ExitReason, FillHow, GuestName, JobId, JobState, PowerWish, RuleKind, VolumeId,
+    Assignment, Bytes, Epoch, ExitReason, FillHow, GuestName, HostName, JobId, JobState, PowerWish, RuleKind,
+    VolumeId,
 };
 use plan::converge::Stage;
 
@@ -85,6 +86,8 @@ pub struct Books {
     pub waits_since: Option<Time>,
     /// Since when everything has been well, at the end.
     pub well_since: Option<Time>,
+    /// Since when hosts that were there have had no session.
+    pub vanished: BTreeMap<HostName, Time>,
 }
 
 impl Books {
@@ -260,7 +263,8 @@ impl World {
                 | Key::GuestReport(_)
                 | Key::InSync(_)
                 | Key::Drop(..)
-                | Key::Job(_) => {}
+                | Key::Job(_)
+                | Key::Losses => {}
             }
         }
         before
@@ -268,6 +272,7 @@ impl World {
 
     /// A transaction was made.
     pub fn committed(&mut self, host: usize, txn: &Txn, before: Before) {
+        self.book_sessions();
         for record in written(&txn.writes) {
             if let Record::InSync(set) = record {
                 let names: Vec<_> = set.members.iter().map(|r| r.host.as_str()).collect();
@@ -329,8 +334,12 @@ impl World {
                     self.breaks(ONCE, format!("one job hands {name} over for the third time"));
                 }
             }
-            None if old.is_some() => self.books.promotions += 1,
-            None => {}
+            None => {
+                if let Some(old) = old {
+                    self.books.promotions += 1;
+                    self.check_calm(name.as_str(), &old.host);
+                }
+            }
         }
         self.check_room(new);
         self.check_rules(new);

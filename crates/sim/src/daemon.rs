@@ -160,6 +160,7 @@ impl World {
                 | Key::Host(_)
                 | Key::GuestReport(_)
                 | Key::Job(_)
+                | Key::Losses
                 | Key::JobReport(_) => {}
             }
         }

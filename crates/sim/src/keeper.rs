@@ -457,10 +457,6 @@ impl World {
         };
         let site = &self.sites[host];
         let disks = || spec.disks.iter().map(|disk| disk.volume);
-        let served = |volume: VolumeId| {
-            let export = site.served.get(&volume)?;
-            Some((volume, (*export == self.export(export.0, boot)).then_some(export.0)))
-        };
         let live = &keeper.live;
         let peer_of_mine = assignment.secondary.as_ref().filter(|_| owns).map(peer);
         Situation {
@@ -468,7 +464,7 @@ impl World {
             ended_cleanly: self.ended_cleanly(host, guest, &assignment),
             machine: self.machine_facts(host, guest, peer_of_mine.as_ref()),
             files: disks().filter(|volume| site.files.contains_key(volume)).collect(),
-            served: disks().filter_map(served).collect(),
+            served: self.served(host, disks()),
             dropped: disks().filter(|v| view.drops.contains_key(&(me.clone(), *v))).collect(),
             peer: peer_of_mine,
             former: former.as_ref().filter(|_| owns).map(peer),
@@ -476,6 +472,7 @@ impl World {
             promised_until: daemon.promises.get(&guest).map(|until| at(*until)),
             exit: keeper.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: self.not_before(keeper).map(at),
+            starts_after: None,
             shutdown_asked_at: keeper.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
             elsewhere: self.elsewhere(host, &assignment),
             incoming: self.incoming(host, &assignment),
@@ -495,6 +492,20 @@ impl World {
             spec,
             assignment,
         }
+    }
+
+    /// Which of these volumes the host serves, and for which epoch in this boot.
+    fn served(
+        &self,
+        host: usize,
+        volumes: impl Iterator<Item = VolumeId>,
+    ) -> BTreeMap<VolumeId, Option<Epoch>> {
+        let (site, boot) = (&self.sites[host], self.boot_of(host));
+        let served = |volume: VolumeId| {
+            let export = site.served.get(&volume)?;
+            Some((volume, (*export == self.export(export.0, boot)).then_some(export.0)))
+        };
+        volumes.filter_map(served).collect()
     }
 
     fn authority(&self, host: usize, guest: usize) -> Authority {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use model::{ClusterView, JobId, JobKind, JobSpec, ReplicaDrop};
+use model::{ClusterView, JobId, JobKind, JobSpec, Losses, ReplicaDrop};
 use plan::decide::{Change, decide};
 use plan::job::moves::Measured;
 use plan::job::{Effect, RestsOn, advance, holders, moves, void_drops};
@@ -28,6 +28,8 @@ const ENDED_JOBS_MAX: usize = 12;
 
 #[derive(Debug, Clone)]
 enum Todo {
+    /// Before everything else.
+    Losses(Losses),
     Change(Box<Change>),
     Job(JobId),
     Trim,
@@ -152,8 +154,8 @@ impl World {
             let wait = wake_at.duration_since(now).as_micros().max(1000) as Time;
             daemon.leader.pause = daemon.leader.pause.min(wait);
         }
-        let mut queue: VecDeque<Todo> =
-            decision.changes.into_iter().map(|change| Todo::Change(Box::new(change))).collect();
+        let mut queue: VecDeque<Todo> = decision.losses.into_iter().map(Todo::Losses).collect();
+        queue.extend(decision.changes.into_iter().map(|change| Todo::Change(Box::new(change))));
         let open = open_jobs(&daemon.cache.view);
         queue.extend(open.map(|job| Todo::Job(job.id)));
         queue.push_back(Todo::Trim);
@@ -168,6 +170,7 @@ impl World {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other mutants do their wrong elsewhere")]
         match mutant {
             Mutant::NoRules => shown.rules.clear(),
+            Mutant::NoStormGuard => shown.losses = Some(calm(view)),
             Mutant::NoMemoryCount => {
                 shown.guests.values_mut().for_each(|spec| spec.memory = model::Bytes::mib(1));
             }
@@ -198,6 +201,7 @@ impl World {
                 return self.leader_wakes(host, delay);
             };
             let txn = match todo {
+                Todo::Losses(losses) => self.note_losses(host, losses),
                 Todo::Change(change) => self.compose(host, &change),
                 Todo::Job(id) => self.advance_job(host, id),
                 Todo::Trim => self.trim(host),
@@ -287,6 +291,16 @@ impl World {
         sound.then_some(txn)
     }
 
+    fn note_losses(&mut self, host: usize, losses: Losses) -> Option<crate::store::Txn> {
+        let daemon = self.daemon(host);
+        let since = daemon.leader.since?;
+        let txn = daemon.cache.draft().at(Key::Leader, since).put(Record::Losses(losses.clone())).build();
+        if let Some(storm) = &losses.storm {
+            note!(self, "host{} sees a storm: {} of {} hosts", host + 1, storm.hosts.len(), storm.of);
+        }
+        Some(txn)
+    }
+
     fn advance_job(&mut self, host: usize, id: JobId) -> Option<crate::store::Txn> {
         let now = self.wall(host);
         let due = self.now >= self.leader(host).moves_looked_at + MOVES_EVERY;
@@ -353,6 +367,14 @@ impl World {
         }
         Some(draft.build())
     }
+}
+
+/// As if an operator had said, long ago, that whatever vanishes is lost for good.
+fn calm(view: &ClusterView) -> Losses {
+    let losses = view.losses.clone().unwrap_or_default();
+    let lost = view.hosts.keys().filter(|host| view.host_phase(host) == model::HostPhase::Lost);
+    let since = lost.map(|host| (host.clone(), Timestamp::UNIX_EPOCH));
+    Losses { since: since.collect(), ..losses }
 }
 
 fn is_of_moves(kind: &JobKind) -> bool {

@@ -31,6 +31,7 @@ pub mod rng;
 pub mod run;
 pub mod say;
 pub mod store;
+mod storm;
 pub mod strike;
 pub mod world;
 

@@ -94,6 +94,8 @@ mutants! {
     ForgetJobs = "forget-jobs", "everything comes back";
     /// An owner whose session is over does not ask its secondary.
     NoConfirmation = "no-confirmation", "the store's loss stops nobody";
+    /// The leader takes every lost host for one that has long been lost.
+    NoStormGuard = "no-storm-guard", "no storm";
     /// A guest that died is started again at once, for ever.
     NoPause = "no-pause", "no storm";
 }

@@ -153,6 +153,7 @@ impl World {
     pub fn end_leases(&mut self) {
         self.network.alarm_at = None;
         if self.network.chief.is_some() && self.store.end_leases(self.now) {
+            self.book_sessions();
             note!(self, "a session has ended; live are {}", self.live_hosts());
             self.tell_watches();
         }

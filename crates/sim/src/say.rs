@@ -52,6 +52,7 @@ impl World {
             volumes: volume_reports(s),
             migration: migration_report(s, gave_up.as_ref()),
             no_room: false,
+            failed_at: None,
             ..self.report_of(s, state, generation, exit)
         };
         let keeper = self.keeper(host, guest);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use model::{
     Assignment, ClusterView, GuestReport, GuestSpec, Host, HostName, HostReport, InSync, JobId, JobReport,
-    JobSpec, ReplicaDrop, Session, VolumeId,
+    JobSpec, Losses, ReplicaDrop, Session, VolumeId,
 };
 
 use crate::names::{guest_ix, host_ix};
@@ -33,6 +33,7 @@ pub enum Key {
     Drop(usize, VolumeId),
     Job(JobId),
     JobReport(JobId),
+    Losses,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ pub enum Record {
     Drop(ReplicaDrop),
     Job(JobSpec),
     JobReport(JobReport),
+    Losses(Losses),
 }
 
 impl Record {
@@ -64,6 +66,7 @@ impl Record {
             Record::Drop(r) => Key::Drop(host_ix(&r.host), r.volume),
             Record::Job(r) => Key::Job(r.id),
             Record::JobReport(r) => Key::JobReport(r.id),
+            Record::Losses(_) => Key::Losses,
         }
     }
 }
@@ -157,6 +160,7 @@ impl Cache {
             Record::Drop(r) => drop(view.drops.insert((r.host.clone(), r.volume), r)),
             Record::Job(r) => drop(view.jobs.insert(r.id, r)),
             Record::JobReport(r) => drop(view.job_reports.insert(r.id, r)),
+            Record::Losses(r) => view.losses = Some(r),
         }
     }
 
@@ -175,6 +179,7 @@ impl Cache {
             Key::Drop(h, v) => drop(view.drops.remove(&(host_name(h), v))),
             Key::Job(id) => drop(view.jobs.remove(&id)),
             Key::JobReport(id) => drop(view.job_reports.remove(&id)),
+            Key::Losses => view.losses = None,
         }
     }
 

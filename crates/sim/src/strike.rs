@@ -347,6 +347,7 @@ impl World {
             tags: Default::default(),
             pinned: false,
             start_after: Default::default(),
+            restart_with: Default::default(),
             resync: Default::default(),
         };
         let job = self.new_job(host, JobKind::CreateGuest { guest: name });

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::{
-    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, Fence, FenceDevices, GuestReport,
-    GuestSpec, Host, HostName, HostReport, Image, InSync, JobReport, JobSpec, NamedPool, Network,
-    ReplicaDrop, Rule, Schema, Session, User,
+    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, Fence, FenceDevices, GroupRestarts,
+    GuestReport, GuestSpec, Host, HostName, HostReport, Image, InSync, JobReport, JobSpec, Losses, NamedPool,
+    Network, ReplicaDrop, Rule, Schema, Session, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,8 @@ records! {
     ConfirmedDead: word => keys::confirmed_dead(&word.host);
     FenceDevices: devices => keys::fence_devices(&devices.host);
     Fence: fence => keys::fence(&fence.host);
+    Losses: _losses => keys::LOSSES.to_owned();
+    GroupRestarts: restarts => keys::group_restarts(&restarts.guest);
     JobSpec: job => keys::job(job.id);
     JobReport: report => keys::job_report(report.id);
     Event: event => keys::event(event.id);

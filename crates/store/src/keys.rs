@@ -1,7 +1,7 @@
 //! Where each record stands.
 //!
 //! ```text
-//! /kennel/schema  cluster  leader                  one record each
+//! /kennel/schema  cluster  leader  losses          one record each
 //! /kennel/hosts/<host>                             host-reports/, sessions/ (on a lease)
 //! /kennel/guests/<guest>                           assignments/, guest-reports/
 //! /kennel/in-sync/<volume>                         drops/<host>/<volume>
@@ -9,6 +9,7 @@
 //! /kennel/networks/<network>                       addresses/<network>/<ip>
 //! /kennel/images/<image>                           pools/<pool>, confirmed-dead/<host>
 //! /kennel/fence-devices/<host>                     fences/<host>
+//! /kennel/group-restarts/<guest>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
 //! /kennel/users/<user>
@@ -28,6 +29,8 @@ pub const CLUSTER: &str = "/kennel/cluster";
 /// Who runs the cluster-wide loops; hangs on the lease of that host's session.
 pub const LEADER: &str = "/kennel/leader";
 
+pub const LOSSES: &str = "/kennel/losses";
+
 pub const HOSTS: &str = "/kennel/hosts/";
 pub const HOST_REPORTS: &str = "/kennel/host-reports/";
 pub const SESSIONS: &str = "/kennel/sessions/";
@@ -44,6 +47,7 @@ pub const POOLS: &str = "/kennel/pools/";
 pub const CONFIRMED_DEAD: &str = "/kennel/confirmed-dead/";
 pub const FENCE_DEVICES: &str = "/kennel/fence-devices/";
 pub const FENCES: &str = "/kennel/fences/";
+pub const GROUP_RESTARTS: &str = "/kennel/group-restarts/";
 pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
@@ -116,6 +120,10 @@ pub fn fence(host: &HostName) -> String {
     format!("{FENCES}{host}")
 }
 
+pub fn group_restarts(guest: &GuestName) -> String {
+    format!("{GROUP_RESTARTS}{guest}")
+}
+
 pub fn job(id: JobId) -> String {
     format!("{JOBS}{id}")
 }
@@ -147,6 +155,7 @@ pub enum Kind {
     Schema,
     Cluster,
     Leader,
+    Losses,
     Host,
     HostReport,
     Session,
@@ -163,6 +172,7 @@ pub enum Kind {
     ConfirmedDead,
     FenceDevices,
     Fence,
+    GroupRestarts,
     Job,
     JobReport,
     Event,
@@ -171,9 +181,10 @@ pub enum Kind {
     Secret,
 }
 
-const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
+const SINGLES: [(&str, Kind); 4] =
+    [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader), (LOSSES, Kind::Losses)];
 
-const PREFIXES: [(&str, Kind); 22] = [
+const PREFIXES: [(&str, Kind); 23] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -190,6 +201,7 @@ const PREFIXES: [(&str, Kind); 22] = [
     (CONFIRMED_DEAD, Kind::ConfirmedDead),
     (FENCE_DEVICES, Kind::FenceDevices),
     (FENCES, Kind::Fence),
+    (GROUP_RESTARTS, Kind::GroupRestarts),
     (JOBS, Kind::Job),
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),

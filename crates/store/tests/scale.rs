@@ -48,6 +48,7 @@ fn records(number: u32) -> [Entry; 3] {
         tags: Default::default(),
         pinned: false,
         start_after: Default::default(),
+        restart_with: Default::default(),
         resync: Default::default(),
     };
     let assignment = Assignment {

@@ -1,7 +1,7 @@
 //! One method for each thing that an operator can ask.
 
 use futures::stream::BoxStream;
-use model::{Bytes, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, Recipe, VolumeId};
+use model::{Bytes, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, Recipe, Storm, VolumeId};
 use serde::de::IgnoredAny;
 
 use super::{Ask, Client, ClientError};
@@ -129,6 +129,12 @@ impl Client {
 
     pub async fn delete_pool(&self, name: &PoolName) -> Answer<()> {
         self.done(Ask::delete(format!("/v1/pools/{name}"), format!("delete the pool '{name}'"))).await
+    }
+
+    /// Ends the slowness of recovery in a storm.
+    pub async fn go_on_in_storm(&self) -> Answer<Storm> {
+        let asked = "go on with recovery in a storm";
+        self.fetch(Ask::post("/v1/cluster/storm/go-on", asked)).await
     }
 
     /// Only for a host that somebody has seen to be off.

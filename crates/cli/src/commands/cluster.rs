@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use api::{ClientConfig, ClientError, ClusterStatus, InitRequest, JoinToken, LocalClient, LocalJoinRequest};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use model::Refusal;
+use model::{Refusal, Storm};
 
 use super::cluster_set;
 use crate::context::Context;
@@ -57,6 +57,15 @@ pub enum Command {
   kennel cluster set --survive hosts=2
   kennel cluster set --survive zone --memory-percent 95")]
     Set(cluster_set::SetArguments),
+    /// Whether many hosts vanished at once, so that recovery goes slowly
+    #[command(after_help = "Examples:
+  kennel cluster storm
+  kennel cluster storm --go-on       they are lost for good: recover as fast as it goes")]
+    Storm {
+        /// Say that the lost hosts are lost for good, and let recovery go on
+        #[arg(long)]
+        go_on: bool,
+    },
     /// Everything that a plan rests on, for `kennel plan --from`; no secrets
     #[command(after_help = "Examples:
   kennel cluster dump > home.json
@@ -88,9 +97,30 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let status = context.client()?.cluster_status().await?;
             context.output.result(&status, |coloured| show(&status, Timestamp::now()).render(coloured))
         }
+        Command::Storm { go_on } => storm(context, go_on).await,
         Command::Dump { file } => dump(context, file.as_deref()).await,
         Command::Set(arguments) => cluster_set::set(context, arguments).await,
     }
+}
+
+async fn storm(context: &Context, go_on: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    let storm =
+        if go_on { Some(client.go_on_in_storm().await?) } else { client.cluster_status().await?.storm };
+    context.output.result(&storm, |_| in_words(storm.as_ref(), Timestamp::now()))
+}
+
+fn in_words(storm: Option<&Storm>, now: Timestamp) -> String {
+    let Some(Storm { began, hosts, of, go_on }) = storm else { return "There is no storm.\n".to_owned() };
+    let lost: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let began = times::at_and_ago(*began, now);
+    let recovery = match go_on {
+        Some(word) => format!("Recovery goes on as usual, by the word of {}.", word.by),
+        None => {
+            "Recovery goes slowly. If they are lost for good, say `kennel cluster storm --go-on`.".to_owned()
+        }
+    };
+    format!("A storm since {began}: of {of} hosts these are lost: {}.\n{recovery}\n", lost.join(", "))
 }
 
 /// As JSON, whatever the output format is: it is a file for `kennel plan`.
@@ -266,6 +296,7 @@ mod tests {
             volumes: BTreeMap::from([(VolumePhase::Degraded, 4)]),
             jobs_running: 0,
             lowest_cpu_level: Some(model::CpuLevel::V3),
+            storm: None,
             problems: vec!["host host2 is lost".to_owned()],
             damaged: BTreeMap::new(),
         }

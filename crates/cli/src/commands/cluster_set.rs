@@ -33,6 +33,21 @@ pub struct SetArguments {
     /// How many guests one host may be starting at once while lost guests are recovered
     #[arg(long, value_name = "N")]
     recovery_starts: Option<u32>,
+    /// How long a guest waits at most for those that it starts after, as in 5m; `off`: not at all
+    #[arg(long, value_name = "TIME|off")]
+    start_wait: Option<Period>,
+    /// What share of the hosts must vanish at once to be a storm, in which recovery goes slowly; `off`: nothing is one
+    #[arg(long, value_name = "PERCENT|off")]
+    storm_share: Option<Share>,
+    /// Hosts that vanish within so long vanish at once, as in 60s
+    #[arg(long, value_name = "TIME")]
+    storm_window: Option<Period>,
+    /// For how long nothing is recovered when a storm begins, as in 30s
+    #[arg(long, value_name = "TIME")]
+    storm_hold: Option<Period>,
+    /// How many guests one host may be starting at once in a storm
+    #[arg(long, value_name = "N")]
+    storm_pace: Option<u32>,
     /// For how long a mirrored disk has one replica before it gets a new secondary by itself, as in 90s, 30m or 2h; `off`: never
     #[arg(long, value_name = "TIME|off")]
     heal_after: Option<Period>,
@@ -54,6 +69,21 @@ impl FromStr for Baseline {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "auto" { Ok(Baseline(None)) } else { text.parse().map(|level| Baseline(Some(level))) }
+    }
+}
+
+/// Percent; 0: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share(u32);
+
+impl FromStr for Share {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        match text {
+            "off" => Ok(Share(0)),
+            _ => number.parse().map(Share).map_err(|_| format!("'{text}' is no share: write 34, 34% or off")),
+        }
     }
 }
 
@@ -110,6 +140,28 @@ fn time(seconds: u32) -> String {
 /// As in `after 30 m with one replica`.
 fn heals(seconds: u32) -> String {
     if seconds == 0 { "off".to_owned() } else { format!("after {} with one replica", time(seconds)) }
+}
+
+/// As in `a guest waits 5 m at most for another one`.
+fn waits(seconds: u32) -> String {
+    match seconds {
+        0 => "nobody waits".to_owned(),
+        _ => format!("a guest waits {} at most for another one", time(seconds)),
+    }
+}
+
+/// As in `34 % of the hosts within 1 m: nothing for 30 s, then 1 start at once on each host`.
+fn storms(settings: &Settings) -> String {
+    let Settings { storm_share_percent, storm_window_s, storm_hold_s, storm_starts_per_host, .. } = settings;
+    if *storm_share_percent == 0 {
+        return "off".to_owned();
+    }
+    format!(
+        "{storm_share_percent} % of the hosts within {}: nothing for {}, then {storm_starts_per_host} at once on each \
+         host",
+        time(*storm_window_s),
+        time(*storm_hold_s)
+    )
 }
 
 /// As in `every 30 d`.
@@ -169,6 +221,11 @@ pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failu
         verify_every_s: arguments.verify_every.map(|every| every.0),
         resync_pace: arguments.resync_pace.map(|pace| pace.0),
         cpu_baseline: arguments.cpu_baseline.map(|baseline| baseline.0),
+        start_wait_s: arguments.start_wait.map(|wait| wait.0),
+        storm_share_percent: arguments.storm_share.map(|share| share.0),
+        storm_window_s: arguments.storm_window.map(|window| window.0),
+        storm_hold_s: arguments.storm_hold.map(|hold| hold.0),
+        storm_starts_per_host: arguments.storm_pace,
     };
     let settings = context.client()?.change_settings(&request).await?;
     context.output.result(&settings, |coloured| show(&settings).render(coloured))
@@ -204,6 +261,8 @@ fn show(settings: &Settings) -> Block {
             "Starts at once",
             format!("{} on each host, while lost guests are recovered", settings.recovery_starts_per_host),
         )
+        .line("Start order", waits(settings.start_wait_s))
+        .line("Storm", storms(settings))
         .line("Healing", heals(settings.heal_after_s))
         .line(
             "Resync",
@@ -250,6 +309,16 @@ mod tests {
         assert_eq!(heals(1800), "after 30 m with one replica");
         assert_eq!(heals(0), "off");
         assert_eq!(verifies(30 * 24 * 3600), "every 30 d");
+    }
+
+    #[test]
+    fn a_storm_is_said_in_a_line() {
+        assert_eq!("34%".parse(), Ok(Share(34)));
+        assert_eq!("off".parse(), Ok(Share(0)));
+        assert!("many".parse::<Share>().is_err());
+        let said = storms(&Settings::default());
+        assert_eq!(said, "34 % of the hosts within 1 m: nothing for 30 s, then 1 at once on each host");
+        assert_eq!(waits(300), "a guest waits 5 m at most for another one");
     }
 
     #[test]

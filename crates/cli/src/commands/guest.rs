@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, PoolName};
 
+use super::guest_power::{self, ForceGuests, Guests};
 use super::guest_set;
 use super::guest_show::{show, table, why};
 use super::host;
@@ -48,22 +49,19 @@ pub enum Command {
     #[command(after_help = "Examples:
   kennel guest set web1 --priority 10 --tag web --pin
   kennel guest set web1 --after db1 --after cache1
+  kennel guest set web1 --restart-with db1
   kennel guest set web1 --memory 2G --vcpus 2      while it is stopped")]
     Set(guest_set::SetArguments),
-    /// Start a guest that is stopped
-    #[command(after_help = "Example:
-  kennel guest start web1")]
-    Start {
-        #[command(flatten)]
-        guest: OneGuest,
-        /// Though the cluster could no longer survive what it promises to
-        #[arg(long)]
-        force: bool,
-    },
-    /// Ask a guest to shut down; end it when it does not in its time
-    #[command(after_help = "Example:
-  kennel guest stop web1")]
-    Stop(OneGuest),
+    /// Start guests that are stopped; of several, first those that others start after
+    #[command(after_help = "Examples:
+  kennel guest start web1
+  kennel guest start web1 app1 db1")]
+    Start(ForceGuests),
+    /// Ask guests to shut down; end those that do not in their time. Of several, those that start last stop first
+    #[command(after_help = "Examples:
+  kennel guest stop web1
+  kennel guest stop db1 app1 web1")]
+    Stop(Guests),
     /// Stop a guest and start it again
     #[command(after_help = "Example:
   kennel guest restart web1")]
@@ -222,6 +220,9 @@ pub struct CreateArguments {
     /// Start it only when this guest runs; can be given again
     #[arg(long = "after", value_name = "GUEST")]
     after: Vec<GuestName>,
+    /// Restart it when this guest was restarted after a failure, and the other way round; can be given again
+    #[arg(long = "restart-with", value_name = "GUEST")]
+    restart_with: Vec<GuestName>,
     /// Make it though the cluster could no longer survive what it promises to
     #[arg(long)]
     force: bool,
@@ -249,19 +250,8 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             context.output.result(&view, |coloured| why(&view, coloured))
         }
         Command::Set(arguments) => guest_set::set(context, arguments).await,
-        Command::Start { guest: OneGuest { guest, no_wait }, force } => {
-            let client = context.client()?;
-            let job = match force {
-                true => client.force_start_guest(&guest).await?,
-                false => client.start_guest(&guest).await?,
-            };
-            finish(context, &client, job, &guest, no_wait).await
-        }
-        Command::Stop(OneGuest { guest, no_wait }) => {
-            let client = context.client()?;
-            let job = client.stop_guest(&guest).await?;
-            finish(context, &client, job, &guest, no_wait).await
-        }
+        Command::Start(arguments) => guest_power::start(context, arguments).await,
+        Command::Stop(arguments) => guest_power::stop(context, arguments).await,
         Command::Restart(OneGuest { guest, no_wait }) => {
             let client = context.client()?;
             let job = client.restart_guest(&guest).await?;
@@ -294,7 +284,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
 }
 
 /// Waits for a job, and says where the guest is after it.
-async fn finish(
+pub(super) async fn finish(
     context: &Context,
     client: &Client,
     job: api::JobView,
@@ -392,6 +382,7 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         tags: arguments.tags.into_iter().collect(),
         pinned: arguments.pin,
         start_after: arguments.after.into_iter().collect(),
+        restart_with: arguments.restart_with.into_iter().collect(),
         force: arguments.force,
         ..CreateGuest::new(arguments.name)
     })

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("moving"), group = ArgGroup::new("order"))]
+#[command(group = ArgGroup::new("moving"), group = ArgGroup::new("order"), group = ArgGroup::new("together"))]
 pub struct SetArguments {
     guest: GuestName,
     /// Who comes back first when a host is lost: higher before lower
@@ -36,6 +36,13 @@ pub struct SetArguments {
     /// Start it whatever else runs
     #[arg(long, group = "order")]
     after_none: bool,
+    /// Restart it when this guest was restarted after a failure, and the other way round; can be given again, and
+    /// replaces what was said before
+    #[arg(long = "restart-with", value_name = "GUEST", group = "together")]
+    restart_with: Vec<GuestName>,
+    /// Restart it with nobody
+    #[arg(long, group = "together")]
+    restart_alone: bool,
     /// How long it may take to shut down, in seconds
     #[arg(long, value_name = "SECONDS")]
     stop_limit: Option<u32>,
@@ -54,11 +61,11 @@ pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failu
 }
 
 fn request(arguments: SetArguments) -> (GuestName, ChangeGuest) {
-    let start_after = if arguments.after_none {
-        Some(BTreeSet::new())
-    } else {
-        (!arguments.after.is_empty()).then(|| arguments.after.into_iter().collect())
+    let names = |none: bool, names: Vec<GuestName>| -> Option<BTreeSet<GuestName>> {
+        (none || !names.is_empty()).then(|| names.into_iter().collect())
     };
+    let start_after = names(arguments.after_none, arguments.after);
+    let restart_with = names(arguments.restart_alone, arguments.restart_with);
     let tags = ChangeTags {
         add: arguments.tags.into_iter().collect(),
         remove: arguments.untags.into_iter().collect(),
@@ -68,6 +75,7 @@ fn request(arguments: SetArguments) -> (GuestName, ChangeGuest) {
         tags,
         pinned: if arguments.pin { Some(true) } else { arguments.unpin.then_some(false) },
         start_after,
+        restart_with,
         stop_timeout_s: arguments.stop_limit,
         memory: arguments.memory,
         vcpus: arguments.vcpus,
@@ -102,6 +110,9 @@ mod tests {
         assert_eq!(change.start_after.map(|after| after.len()), Some(2));
         let change = parse("web1 --unpin --after-none").unwrap();
         assert_eq!((change.pinned, change.start_after), (Some(false), Some(BTreeSet::new())));
+        let change = parse("web1 --restart-with db1").unwrap();
+        assert_eq!(change.restart_with.map(|with| with.len()), Some(1));
+        assert_eq!(parse("web1 --restart-alone").unwrap().restart_with, Some(BTreeSet::new()));
         assert!(parse("web1 --pin --unpin").is_err());
         assert!(parse("web1 --after a --after-none").is_err());
     }

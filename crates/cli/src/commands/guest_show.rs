@@ -145,6 +145,7 @@ fn placement(view: &GuestView, now: Timestamp) -> Block {
         .maybe("Tags", joined(&spec.tags))
         .maybe("Pinned", spec.pinned.then_some("it is not moved, unless somebody says so"))
         .maybe("Starts after", joined(&spec.start_after))
+        .maybe("Restarts with", joined(&spec.restart_with))
         .maybe("Preferred host", spec.preferred_host.as_ref())
         .line("Stop limit", format!("{} s", spec.stop_timeout_s))
         .line("Made", times::at_and_ago(spec.created_at, now))
@@ -175,6 +176,31 @@ mod tests {
 
     use super::*;
     use crate::listing;
+
+    fn spec(name: model::GuestName, id: GuestId, disks: Vec<DiskSpec>) -> GuestSpec {
+        GuestSpec {
+            name,
+            id,
+            created_at: Timestamp::UNIX_EPOCH,
+            vcpus: 2,
+            memory: Bytes::mib(512),
+            boot: BootFrom::Disk,
+            disks,
+            nics: Vec::new(),
+            seed: Seed::default(),
+            power: PowerWish::Running,
+            boot_generation: 1,
+            priority: 0,
+            stop_timeout_s: 60,
+            preferred_host: None,
+            deleting: false,
+            tags: Default::default(),
+            pinned: false,
+            start_after: Default::default(),
+            restart_with: Default::default(),
+            resync: Default::default(),
+        }
+    }
 
     fn example() -> GuestView {
         let (id, volume, pool) = (GuestId(Uuid::nil()), VolumeId(Uuid::nil()), Pool::Mirror);
@@ -212,27 +238,7 @@ mod tests {
                     replica(&secondary, ReplicaRole::Secondary, false),
                 ],
             }],
-            spec: GuestSpec {
-                name: name.clone(),
-                id,
-                created_at: Timestamp::UNIX_EPOCH,
-                vcpus: 2,
-                memory: Bytes::mib(512),
-                boot: BootFrom::Disk,
-                disks: vec![disk(Bytes::gib(10)), disk(Bytes::mib(64))],
-                nics: Vec::new(),
-                seed: Seed::default(),
-                power: PowerWish::Running,
-                boot_generation: 1,
-                priority: 0,
-                stop_timeout_s: 60,
-                preferred_host: None,
-                deleting: false,
-                tags: Default::default(),
-                pinned: false,
-                start_after: Default::default(),
-                resync: Default::default(),
-            },
+            spec: spec(name.clone(), id, vec![disk(Bytes::gib(10)), disk(Bytes::mib(64))]),
             assignment: Some(Assignment {
                 guest: name,
                 guest_id: id,

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::fill::Fills;
 use super::look::Look;
+use super::order::Turn;
 use super::records::Records;
 use super::report::Reporter;
 use super::{Agent, live, peers};
@@ -141,6 +142,9 @@ pub(super) struct Keeper {
     pub records: Records,
     /// The host whose disk was last said to be full, while it is.
     pub full_disk: Option<HostName>,
+    pub turn: Turn,
+    /// When a run ended last by a failure.
+    pub run_failed_at: Option<jiff::Timestamp>,
 }
 
 /// How the last run ended, by the report. A run of this host that the report knows of, whose end it does not
@@ -166,11 +170,14 @@ pub(super) fn end_of_last_run(report: &model::GuestReport) -> Option<model::Exit
 impl Keeper {
     fn new(agent: Arc<Agent>, guest: GuestName) -> Keeper {
         let reporter = Reporter::start(agent.clone());
-        let (id, exit) = {
+        let (id, exit, failed_at) = {
             let cache = agent.state.read();
             let id = cache.view().guests.get(&guest).map(|spec| spec.id);
             let report = cache.view().guest_reports.get(&guest).filter(|report| Some(report.guest_id) == id);
-            (id, report.and_then(|report| last_exit(&agent, report)))
+            let exit = report.and_then(|report| last_exit(&agent, report));
+            let crashed = exit.as_ref().filter(|exit| exit.reason == ExitReason::Crashed).map(|exit| exit.at);
+            let here = report.filter(|report| report.host == agent.me);
+            (id, exit, here.and_then(|report| crashed.max(report.failed_at)))
         };
         Keeper {
             agent,
@@ -197,6 +204,8 @@ impl Keeper {
             fills: Fills::default(),
             records: Records::default(),
             full_disk: None,
+            turn: Turn::default(),
+            run_failed_at: failed_at,
         }
     }
 
@@ -440,6 +449,7 @@ impl Keeper {
         };
         let label = running.machine.label();
         if reason == ExitReason::Crashed {
+            self.run_failed_at = Some(jiff::Timestamp::now());
             self.failures += 1;
             self.failed_at = Some(Instant::now());
             self.failure = Some("its QEMU died; see its log".into());
@@ -497,6 +507,7 @@ impl Concern {
         let disks = spec.map(|spec| spec.disks.as_slice()).unwrap_or_default();
         let revisions = std::iter::once(cache.revision_of(&store::keys::guest(guest)))
             .chain([cache.revision_of(&store::keys::assignment(guest))])
+            .chain(starts_after(agent, spec).map(|name| cache.revision_of(&store::keys::guest_report(name))))
             .chain(disks.iter().map(|disk| cache.revision_of(&store::keys::in_sync(disk.volume))))
             .chain(
                 disks
@@ -518,4 +529,13 @@ impl Concern {
             images: report.map(|r| r.images.clone()).unwrap_or_default(),
         }
     }
+}
+
+/// The guests that one waits for which does not run here.
+fn starts_after<'a>(
+    agent: &Agent,
+    spec: Option<&'a model::GuestSpec>,
+) -> impl Iterator<Item = &'a GuestName> {
+    let waits = spec.filter(|spec| !spec.start_after.is_empty() && agent.machine_of(spec.id).is_none());
+    waits.into_iter().flat_map(|spec| &spec.start_after)
 }

@@ -142,7 +142,6 @@ impl Keeper {
         let short = short.map(|disk| disk.volume).collect();
         let (now, instant) = (Timestamp::now(), Instant::now());
         let at = |when: Instant| now + signed(when, instant);
-        let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
         Look::At(Box::new(Situation {
             me: agent.me.clone(),
             boot: agent.boot,
@@ -158,8 +157,9 @@ impl Keeper {
             former: former_peer,
             authority,
             promised_until: agent.promises.until(spec.id).map(at),
-            exit,
+            exit: self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: self.not_before().map(at),
+            starts_after: self.look_at_order(&spec, now),
             shutdown_asked_at: self.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
             elsewhere: self.elsewhere(&assignment),
             incoming: self.incoming(&assignment),
@@ -552,6 +552,7 @@ impl Keeper {
             cpu: self.running.as_ref().and_then(|running| running.machine.cpu()),
             migration: self.migration_report(s),
             no_room: s.machine.as_ref().is_some_and(|machine| machine.no_room),
+            failed_at: self.run_failed_at,
         };
         self.reporter.say(report);
     }

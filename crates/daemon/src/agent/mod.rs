@@ -9,6 +9,7 @@ mod keeper;
 mod live;
 mod look;
 mod machine;
+mod order;
 mod peers;
 mod pools;
 mod promises;

@@ -185,6 +185,9 @@ impl Keeper {
     }
 
     async fn start(&mut self, s: &Situation, mirror_to: Option<Replica>) -> Result<(), Failure> {
+        if let Some((before, _)) = &s.starts_after {
+            self.tell_out_of_turn(before);
+        }
         let config = self.machine_config(s).await?;
         // The end of an earlier run of the same generation must not be taken for the end of this one.
         let before = self.exit.clone();
@@ -207,6 +210,7 @@ impl Keeper {
             cpu: Some(config.cpu),
             migration: None,
             no_room: false,
+            failed_at: self.run_failed_at,
         };
         // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
         // this daemon knows that there was a run whose end it has not seen.

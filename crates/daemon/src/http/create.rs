@@ -129,9 +129,11 @@ impl<'a> Draft<'a> {
             tags: request.tags.clone(),
             pinned: request.pinned,
             start_after: request.start_after.clone(),
+            restart_with: request.restart_with.clone(),
             resync: Resync::default(),
         };
         planner::check_start_order(view, &spec, &spec.start_after, self.asked)?;
+        planner::check_group(view, &spec, &spec.restart_with, self.asked)?;
         Ok(spec)
     }
 

@@ -125,7 +125,8 @@ pub async fn delete(
     let guest: GuestName = named(&name, "guest")?;
     let asked = format!("delete the guest '{guest}'");
     let kind = JobKind::DeleteGuest { guest: guest.clone() };
-    wish(&backend, &caller, &asked, &guest, kind, |_, spec| {
+    wish(&backend, &caller, &asked, &guest, kind, |view, spec| {
+        planner::nobody_depends_on(view, &guest, &asked)?;
         spec.deleting = true;
         spec.power = PowerWish::Stopped;
         Ok(())
@@ -207,6 +208,9 @@ fn check_change(view: &ClusterView, spec: &GuestSpec, request: &ChangeGuest, ask
     if let Some(after) = &request.start_after {
         planner::check_start_order(view, spec, after, asked)?;
     }
+    if let Some(with) = &request.restart_with {
+        planner::check_group(view, spec, with, asked)?;
+    }
     let size = request.memory.is_some() || request.vcpus.is_some();
     let off = spec.power == PowerWish::Stopped && GuestView::of(view, spec).phase == GuestPhase::Stopped;
     if size && !off {
@@ -217,12 +221,14 @@ fn check_change(view: &ClusterView, spec: &GuestSpec, request: &ChangeGuest, ask
 }
 
 fn apply(request: &ChangeGuest, spec: &mut GuestSpec) {
-    let ChangeGuest { priority, tags, pinned, start_after, stop_timeout_s, memory, vcpus } = request.clone();
+    let ChangeGuest { priority, tags, pinned, start_after, restart_with, stop_timeout_s, memory, vcpus } =
+        request.clone();
     spec.priority = priority.unwrap_or(spec.priority);
     spec.tags.retain(|tag| !tags.remove.contains(tag));
     spec.tags.extend(tags.add);
     spec.pinned = pinned.unwrap_or(spec.pinned);
     spec.start_after = start_after.unwrap_or_else(|| spec.start_after.clone());
+    spec.restart_with = restart_with.unwrap_or_else(|| spec.restart_with.clone());
     spec.stop_timeout_s = stop_timeout_s.unwrap_or(spec.stop_timeout_s);
     spec.memory = memory.unwrap_or(spec.memory);
     spec.vcpus = vcpus.unwrap_or(spec.vcpus);

@@ -42,6 +42,7 @@ mod serial;
 mod server;
 mod settings;
 mod sign_in;
+mod storm;
 mod stream;
 mod tickets;
 mod token;
@@ -118,6 +119,7 @@ fn operator_routes() -> Router<Shared> {
     Router::new()
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/invitations", post(cluster::invite))
+        .route("/v1/cluster/storm/go-on", post(storm::go_on))
         .route("/v1/hosts", get(lists::hosts))
         .route("/v1/cluster/settings", patch(settings::change))
         .route("/v1/hosts/{name}", get(lists::host).patch(hosts::change))

@@ -72,3 +72,42 @@ pub fn check_start_order(
         }
     }
 }
+
+/// Refuses a group that restarts together with who is not there.
+pub fn check_group(
+    view: &ClusterView,
+    guest: &GuestSpec,
+    with: &BTreeSet<GuestName>,
+    asked: &str,
+) -> Answer<()> {
+    if with.contains(&guest.name) {
+        return Err(Refused::invalid(asked, "it would have to restart with itself", "name other guests"));
+    }
+    match with.iter().find(|name| !view.guests.contains_key(*name)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let why = format!("it is to restart with '{unknown}', and there is no guest of that name");
+            Err(Refused::by_state(asked, why, "`kennel guest list` shows those that there are"))
+        }
+    }
+}
+
+/// Refuses to delete what others start after or restart with.
+pub fn nobody_depends_on(view: &ClusterView, guest: &GuestName, asked: &str) -> Answer<()> {
+    let named_by = |names: fn(&GuestSpec) -> &BTreeSet<GuestName>| -> Vec<&str> {
+        let others = view.guests.values().filter(|other| !other.deleting && &other.name != guest);
+        others.filter(|other| names(other).contains(guest)).map(|other| other.name.as_str()).collect()
+    };
+    for (names, verb, options) in [
+        (named_by(|spec| &spec.start_after), "start after it", "--after or --after-none"),
+        (named_by(|spec| &spec.restart_with), "restart with it", "--restart-with or --restart-alone"),
+    ] {
+        if let Some(first) = names.first() {
+            let why = format!("others {verb}: {}", names.join(", "));
+            let instead =
+                format!("say what they need instead, as in `kennel guest set {first}` with {options}");
+            return Err(Refused::by_state(asked, why, instead));
+        }
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use model::{Bytes, ClusterView, CpuLevel, Settings, Survive};
 use plan::compat::cpu_limit;
+use plan::storm::STORM_TIMES_MAX_S;
 use store::Cache;
 
 use super::answer::{Answer, Body, Refused};
@@ -25,6 +26,10 @@ const STARTS_PER_HOST_MAX: u32 = 1000;
 const RESYNC_PACE_MIN: Bytes = Bytes::mib(1);
 /// Ten years: longer is never.
 const VERIFY_EVERY_MAX_S: u32 = 10 * 365 * 24 * 3600;
+/// An hour: who waits for longer can do without the order.
+const START_WAIT_MAX_S: u32 = 3600;
+/// Nothing is more than all of the hosts.
+const STORM_SHARE_MAX: u32 = 100;
 /// A month: who waits for longer can switch it off.
 const HEAL_AFTER_MAX_S: u32 = 31 * 24 * 3600;
 
@@ -73,6 +78,8 @@ fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
     range(request.recovery_starts_per_host, 1..=STARTS_PER_HOST_MAX, &|n| {
         format!("starting {n} lost guests at once")
     })?;
+    check_storm(request, asked)?;
+    range(request.start_wait_s, 0..=START_WAIT_MAX_S, &|n| format!("waiting {n} s for another guest"))?;
     range(request.verify_every_s, 0..=VERIFY_EVERY_MAX_S, &|n| format!("comparing replicas every {n} s"))?;
     range(request.heal_after_s, 0..=HEAL_AFTER_MAX_S, &|n| format!("healing after {n} s"))?;
     if let Some(pace) = request.resync_pace.filter(|pace| *pace > Bytes(0) && *pace < RESYNC_PACE_MIN) {
@@ -88,6 +95,21 @@ fn check(request: &ChangeSettings, asked: &str) -> Answer<()> {
     }
 }
 
+fn check_storm(request: &ChangeSettings, asked: &str) -> Answer<()> {
+    let numbers: [(Option<u32>, std::ops::RangeInclusive<u32>, &str); 4] = [
+        (request.storm_share_percent, 0..=STORM_SHARE_MAX, "a storm share, percent"),
+        (request.storm_window_s, 1..=STORM_TIMES_MAX_S, "a storm window, seconds"),
+        (request.storm_hold_s, 0..=STORM_TIMES_MAX_S, "a storm hold, seconds"),
+        (request.storm_starts_per_host, 1..=STARTS_PER_HOST_MAX, "guests started at once in a storm"),
+    ];
+    for (number, range, what) in numbers {
+        if let Some(number) = number {
+            checks::in_range(number, range, &format!("{number} ({what})"), asked)?;
+        }
+    }
+    Ok(())
+}
+
 fn apply(request: &ChangeSettings, settings: &mut Settings) {
     let ChangeSettings {
         balance,
@@ -101,6 +123,11 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
         verify_every_s,
         resync_pace,
         cpu_baseline,
+        start_wait_s,
+        storm_share_percent,
+        storm_window_s,
+        storm_hold_s,
+        storm_starts_per_host,
     } = request.clone();
     settings.balance = balance.unwrap_or(settings.balance);
     settings.balance_moves_at_once = balance_moves_at_once.unwrap_or(settings.balance_moves_at_once);
@@ -115,6 +142,11 @@ fn apply(request: &ChangeSettings, settings: &mut Settings) {
         None => settings.resync_pace,
         Some(pace) => Some(pace).filter(|pace| *pace > Bytes(0)),
     };
+    settings.start_wait_s = start_wait_s.unwrap_or(settings.start_wait_s);
+    settings.storm_share_percent = storm_share_percent.unwrap_or(settings.storm_share_percent);
+    settings.storm_window_s = storm_window_s.unwrap_or(settings.storm_window_s);
+    settings.storm_hold_s = storm_hold_s.unwrap_or(settings.storm_hold_s);
+    settings.storm_starts_per_host = storm_starts_per_host.unwrap_or(settings.storm_starts_per_host);
     settings.cpu_baseline = cpu_baseline.unwrap_or(settings.cpu_baseline);
 }
 

@@ -167,7 +167,7 @@ fn event(me: &HostName, severity: Severity, kind: EventKind, host: &HostName, me
 }
 
 /// What was stored stands in the log, too.
-fn log(outcome: Outcome, event: &Event) {
+pub(super) fn log(outcome: Outcome, event: &Event) {
     let (subject, message) = (&event.subject, &event.message);
     match (outcome, event.severity) {
         (Outcome::Conflict, _) => {}

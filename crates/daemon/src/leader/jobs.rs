@@ -181,6 +181,9 @@ fn forget(view: &ClusterView, txn: &mut TxnBuilder<'_>, guest: &GuestName) {
     if view.guest_reports.contains_key(guest) {
         txn.delete(&keys::guest_report(guest));
     }
+    if view.group_restarts.contains_key(guest) {
+        txn.delete(&keys::group_restarts(guest));
+    }
     for disk in spec.disks.iter().filter(|disk| view.in_sync.contains_key(&disk.volume)) {
         txn.delete(&keys::in_sync(disk.volume));
     }

@@ -8,13 +8,14 @@
 mod balance;
 mod fencing;
 mod jobs;
+mod storm;
 mod watcher;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{EventKind, HostName, Severity};
-use plan::decide::{Change, Decision, decide};
+use plan::decide::{Change, Decision};
 use plan::fence::FenceProof;
 use plan::limits::SESSION_TTL;
 use store::{Outcome, StoreError, TxnBuilder, election, keys};
@@ -47,6 +48,8 @@ pub struct Leader {
     /// It does not know what became of something that it wrote.
     doubtful: bool,
     fencing: fencing::Fencing,
+    /// Which hosts are lost, while the record of it is damaged.
+    unwritten: Option<model::Losses>,
     /// `since`, for the balancer.
     leads: watch::Sender<Option<i64>>,
 }
@@ -62,7 +65,18 @@ impl Leader {
         let (leads, _) = watch::channel(None);
         let watcher = watcher::Watcher::default();
         let fencing = fencing::Fencing::new(me.clone(), state.clone(), fencer);
-        Leader { me, state, events, session, since: None, watcher, doubtful: false, fencing, leads }
+        Leader {
+            me,
+            state,
+            events,
+            session,
+            since: None,
+            watcher,
+            doubtful: false,
+            fencing,
+            unwritten: None,
+            leads,
+        }
     }
 
     /// The revision of this daemon's leader record, while it leads.
@@ -144,14 +158,19 @@ impl Leader {
             tell(&self.events, news);
         }
         let recover_from = recover_from(standing, now);
-        let decision = decide(self.state.read().view(), now, recover_from);
-        for news in self.watcher.waits(&decision.waiting) {
+        let Decision { losses, changes, waiting, wake_at } = self.decide(now, recover_from);
+        if let Some(losses) = losses
+            && !self.note_losses(since, &losses).await?
+        {
+            return Ok(AFTER_FAILURE);
+        }
+        for news in self.watcher.waits(&waiting) {
             self.events.warning(news.kind, news.subject, news.message);
         }
-        let Decision { changes, wake_at, .. } = decision;
         for change in &changes {
             unless_refused(self.carry_out(since, change).await)?;
         }
+        self.restart_together(since, now).await?;
         let fence_at = self.fencing.advance(since, now, recover_from).await?;
         self.advance_jobs(since, now).await?;
         self.trim_events(since).await?;
@@ -223,6 +242,7 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
         Change::Recover { from, to, proof } => {
             txn.put(to).unchanged(&keys::session(&to.host)).exists(&keys::session(&to.host));
             txn.absent(&keys::session(&from.host));
+            note_recovery(view, txn, to);
             match proof {
                 FenceProof::Confirmed { .. } => txn.unchanged(&keys::confirmed_dead(&from.host)),
                 FenceProof::PowerOff { .. } => txn.unchanged(&keys::fence(&from.host)),
@@ -237,6 +257,7 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
             for order in plan::job::void_drops(view, to) {
                 txn.delete(&keys::replica_drop(&order.host, order.volume));
             }
+            note_recovery(view, txn, to);
             for volume in volumes {
                 txn.unchanged(&keys::in_sync(*volume));
             }
@@ -249,6 +270,13 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
             };
             view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
         }
+    }
+}
+
+/// What guests that restart with this one must know.
+fn note_recovery(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, to: &model::Assignment) {
+    if let Some(record) = plan::together::recovered(view, to, Timestamp::now()) {
+        txn.put(&record);
     }
 }
 

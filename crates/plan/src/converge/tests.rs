@@ -44,6 +44,7 @@ pub(super) fn running() -> Situation {
         exit: None,
         ended_cleanly: false,
         not_before: None,
+        starts_after: None,
         shutdown_asked_at: None,
         elsewhere: None,
         incoming: None,

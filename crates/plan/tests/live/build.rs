@@ -260,6 +260,7 @@ impl Live {
             cpu: None,
             migration: None,
             no_room: false,
+            failed_at: None,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
         let assignment = Assignment {
@@ -357,6 +358,7 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
         tags: words.tags.clone(),
         pinned: words.pinned,
         start_after: BTreeSet::new(),
+        restart_with: Default::default(),
         resync: Default::default(),
     }
 }

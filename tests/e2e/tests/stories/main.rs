@@ -7,6 +7,7 @@ mod fencing;
 mod healing;
 mod migrating;
 mod moving;
+mod ordering;
 mod refusals;
 mod resync;
 mod sharing;

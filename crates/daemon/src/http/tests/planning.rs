@@ -1,6 +1,6 @@
 //! Rules, duties, settings and moves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     ChangeDuty, ChangeGuest, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags, CreateDisk,
@@ -8,9 +8,9 @@ use api::{
 };
 use futures::StreamExt;
 use model::{
-    Assignment, BalanceMode, Bytes, Duty, Epoch, GuestName, GuestPlace, GuestReport, GuestSelector,
-    GuestState, HostSelector, InSync, JobKind, JobReport, JobState, MoveOptions, Pool, PowerWish, Replica,
-    RuleKind, RuleScope, RuleStrength, Survive,
+    Assignment, BalanceMode, Bytes, Duty, Epoch, EventKind, GuestName, GuestPlace, GuestReport,
+    GuestSelector, GuestState, HostSelector, InSync, JobKind, JobReport, JobState, Losses, MoveOptions, Pool,
+    PowerWish, Replica, RuleKind, RuleScope, RuleStrength, Storm, Survive,
 };
 
 use super::fixture::{PATIENCE, TestCluster, guest, host_name, refusal};
@@ -74,6 +74,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
         cpu: None,
         migration: None,
         no_room: false,
+        failed_at: None,
     };
     let mut members = BTreeSet::from([(report.host.clone(), report.boot_id)]);
     members.extend(assignment.secondary.iter().map(|host| (host.clone(), view.sessions[host].boot_id)));
@@ -363,6 +364,70 @@ async fn a_guest_is_described_anew() {
 }
 
 #[tokio::test]
+async fn guests_that_others_depend_on_are_not_deleted() {
+    let cluster = TestCluster::start(2).await;
+    let client = cluster.client();
+    let db = run_guest(&cluster, small("db1"), [0, 1]).await;
+    let web = run_guest(&cluster, small("web1"), [0, 1]).await;
+    end_jobs(&cluster).await;
+    let names = |names: &[&str]| Some(names.iter().map(|name| guest(name)).collect::<BTreeSet<_>>());
+    let change = ChangeGuest { restart_with: names(&["db1"]), ..ChangeGuest::default() };
+    let spec = client.change_guest(&web, &change).await.unwrap().spec;
+    assert_eq!(Some(spec.restart_with), names(&["db1"]));
+    let problem = refusal(client.delete_guest(&db).await);
+    assert_eq!(problem.why, "others restart with it: web1");
+    let change =
+        ChangeGuest { start_after: names(&["db1"]), restart_with: names(&[]), ..ChangeGuest::default() };
+    client.change_guest(&web, &change).await.unwrap();
+    let problem = refusal(client.delete_guest(&db).await);
+    assert_eq!(problem.why, "others start after it: web1");
+    for (with, why) in [("web1", "restart with itself"), ("nobody", "there is no guest of that name")] {
+        let change = ChangeGuest { restart_with: names(&[with]), ..ChangeGuest::default() };
+        let problem = refusal(client.change_guest(&web, &change).await);
+        assert!(problem.why.contains(why), "{problem}");
+    }
+    // Whoever is on its way out depends on nobody.
+    client.delete_guest(&web).await.unwrap();
+    client.delete_guest(&db).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_says_that_a_storm_took_its_hosts_for_good() {
+    let cluster = TestCluster::start(2).await;
+    let client = cluster.client();
+    let problem = refusal(client.go_on_in_storm().await);
+    assert_eq!(problem.why, "there is no storm");
+    let storm = Storm {
+        began: jiff::Timestamp::now(),
+        hosts: [host_name(3), host_name(4)].into(),
+        of: 5,
+        go_on: None,
+    };
+    let losses = Losses { since: BTreeMap::new(), storm: Some(storm.clone()) };
+    cluster
+        .write(|txn| {
+            txn.put(&losses);
+        })
+        .await;
+    let status = client.cluster_status().await.unwrap();
+    assert_eq!(status.storm, Some(storm));
+    assert!(
+        status.problems[0].starts_with("a storm: 2 of 5 hosts vanished at once"),
+        "{:?}",
+        status.problems
+    );
+    let word = client.go_on_in_storm().await.unwrap().go_on.unwrap();
+    let view = cluster.state.view();
+    let told: Vec<_> = view.events.values().filter(|event| event.kind == EventKind::Storm).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].message.starts_with(&format!("{} said that the hosts", word.by)), "{told:?}");
+    let problem = refusal(client.go_on_in_storm().await);
+    assert!(problem.why.ends_with("has said so already"), "{problem}");
+    let problems = client.cluster_status().await.unwrap().problems;
+    assert!(problems[0].contains("by the word of"), "{problems:?}");
+}
+
+#[tokio::test]
 async fn the_settings_change_within_reason() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client();
@@ -381,6 +446,9 @@ async fn the_settings_change_within_reason() {
         (ChangeSettings { memory_percent: Some(0), ..Default::default() }, "giving 0 % of the memory"),
         (ChangeSettings { balance_moves_at_once: Some(0), ..Default::default() }, "making 0 moves at once"),
         (ChangeSettings { survive: Some(Survive::Hosts(99)), ..Default::default() }, "loss of 99 hosts"),
+        (ChangeSettings { storm_hold_s: Some(301), ..Default::default() }, "301 (a storm hold, seconds)"),
+        (ChangeSettings { storm_share_percent: Some(101), ..Default::default() }, "101 (a storm share"),
+        (ChangeSettings { start_wait_s: Some(3601), ..Default::default() }, "waiting 3601 s for another"),
         (ChangeSettings::default(), "nothing is to be different"),
     ] {
         let problem = refusal(client.change_settings(&change).await);

@@ -50,6 +50,7 @@ fn cluster() -> ClusterView {
         tags: BTreeSet::new(),
         pinned: false,
         start_after: BTreeSet::new(),
+        restart_with: BTreeSet::new(),
         resync: Default::default(),
     };
     let assignment = Assignment {

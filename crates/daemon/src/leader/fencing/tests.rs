@@ -216,6 +216,7 @@ fn guest() -> (GuestSpec, Assignment) {
         tags: BTreeSet::new(),
         pinned: false,
         start_after: BTreeSet::new(),
+        restart_with: BTreeSet::new(),
         resync: Default::default(),
     };
     let assignment = Assignment {

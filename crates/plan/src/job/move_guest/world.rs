@@ -193,6 +193,8 @@ impl World {
 
     fn with(pool: Pool, to: model::GuestPlace, options: MoveOptions) -> World {
         let mut view = fixture::cluster(3);
+        // What becomes of one guest is looked at, whoever is lost; how fast is another question.
+        fixture::settings(&mut view).storm_share_percent = 0;
         let local = pool != Pool::Mirror;
         let secondary = if local { None } else { Some("host2") };
         fixture::put(&mut view, "a", pool, "host1", secondary);

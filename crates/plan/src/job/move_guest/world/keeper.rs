@@ -104,6 +104,7 @@ impl World {
             promised_until: None,
             exit: site.keeper.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: None,
+            starts_after: None,
             shutdown_asked_at: site.keeper.asked.then_some((self.now(), self.now())),
             elsewhere: self.elsewhere(),
             incoming: self.incoming(name, &assignment),
@@ -209,6 +210,7 @@ impl World {
             exit,
             migration: self.migration(name, s),
             no_room: false,
+            failed_at: None,
             ..fixture::report(&s.assignment, state)
         };
         self.view.guest_reports.insert(guest(), report);
