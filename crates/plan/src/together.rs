@@ -106,8 +106,8 @@ fn answer(
     }
     if record.restarts.len() >= RESTARTS_AN_HOUR {
         let told = format!(
-            "'{failed}' was restarted after a failure again; {names} restarted with it {RESTARTS_AN_HOUR} times within \
-             an hour, and go on as they are"
+            "'{failed}' was restarted after a failure again, and has had others restarted {RESTARTS_AN_HOUR} times \
+             within an hour: this time they go on as they are ({names})"
         );
         return Some(Answer { failed, record, restart: vec![], told: Some(told) });
     }
@@ -115,7 +115,7 @@ fn answer(
     let restart = found
         .into_iter()
         .map(|other| GuestSpec { boot_generation: other.boot_generation + 1, ..other.clone() });
-    let told = format!("{names} restart because '{failed}' was restarted after a failure");
+    let told = format!("restarted because '{failed}' was restarted after a failure: {names}");
     Some(Answer { failed, record, restart: restart.collect(), told: Some(told) })
 }
 
