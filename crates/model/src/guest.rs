@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HostName, ImageName,
-    JobId, MacAddress, NetworkName, Pool, PoolName, Replica, VolumeId, VolumeReport,
+    AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HealthReport,
+    HealthSpec, HostName, ImageName, JobId, MacAddress, NetworkName, Pool, PoolName, Replica, VolumeId,
+    VolumeReport,
 };
 
 /// What a guest should be.
@@ -51,6 +52,9 @@ pub struct GuestSpec {
     /// The last time that somebody wanted its secondary filled anew.
     #[serde(default)]
     pub resync: Resync,
+    /// How it is seen to be well, and what is done when it is not.
+    #[serde(default)]
+    pub health: HealthSpec,
 }
 
 /// A wish that a guest's secondary be filled anew.
@@ -272,6 +276,9 @@ pub struct GuestReport {
     /// It runs, and stands still because a disk of its host has no room for a write.
     #[serde(default)]
     pub no_room: bool,
+    /// How well it is. None: nobody has looked yet, or an older build wrote this.
+    #[serde(default)]
+    pub health: Option<HealthReport>,
 }
 
 /// A guest that is sent to another host while it runs.

@@ -191,6 +191,7 @@ impl Live {
             pinned: false,
             start_after: BTreeSet::new(),
             resync: Default::default(),
+            health: Default::default(),
         };
         let report = GuestReport {
             guest: name.clone(),
@@ -209,6 +210,7 @@ impl Live {
             cpu: None,
             migration: None,
             no_room: false,
+            health: None,
         };
         let assignment = Assignment {
             guest: name.clone(),

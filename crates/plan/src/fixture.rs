@@ -111,6 +111,7 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         pinned: false,
         start_after: Default::default(),
         resync: Default::default(),
+        health: Default::default(),
     }
 }
 
@@ -174,6 +175,7 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         cpu: None,
         migration: None,
         no_room: false,
+        health: None,
     }
 }
 

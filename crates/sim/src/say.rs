@@ -52,6 +52,7 @@ impl World {
             volumes: volume_reports(s),
             migration: migration_report(s, gave_up.as_ref()),
             no_room: false,
+            health: None,
             ..self.report_of(s, state, generation, exit)
         };
         let keeper = self.keeper(host, guest);
@@ -101,6 +102,7 @@ impl World {
             _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
             | Step::GoOn
+            | Step::Reset { .. }
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }

@@ -348,6 +348,7 @@ impl World {
             pinned: false,
             start_after: Default::default(),
             resync: Default::default(),
+            health: Default::default(),
         };
         let job = self.new_job(host, JobKind::CreateGuest { guest: name });
         let mut draft = self.daemon(host).cache.draft();

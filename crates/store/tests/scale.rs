@@ -49,6 +49,7 @@ fn records(number: u32) -> [Entry; 3] {
         pinned: false,
         start_after: Default::default(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: name,

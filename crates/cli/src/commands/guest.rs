@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, PoolName};
 
+use super::guest_health::{self, HealthArguments};
 use super::guest_set;
 use super::guest_show::{show, table, why};
 use super::host;
@@ -48,8 +49,19 @@ pub enum Command {
     #[command(after_help = "Examples:
   kennel guest set web1 --priority 10 --tag web --pin
   kennel guest set web1 --after db1 --after cache1
+  kennel guest set web1 --health tcp:22 --restart-limit 3
   kennel guest set web1 --memory 2G --vcpus 2      while it is stopped")]
     Set(guest_set::SetArguments),
+    /// What a guest showed and said last before it was reset because it was not well, or died
+    #[command(after_help = "Examples:
+  kennel guest incidents web1
+  kennel guest incidents web1 --save .     also writes the pictures of its screen here")]
+    Incidents {
+        guest: GuestName,
+        /// Write the pictures of its screen into this folder
+        #[arg(long, value_name = "FOLDER")]
+        save: Option<PathBuf>,
+    },
     /// Start a guest that is stopped
     #[command(after_help = "Example:
   kennel guest start web1")]
@@ -222,6 +234,8 @@ pub struct CreateArguments {
     /// Start it only when this guest runs; can be given again
     #[arg(long = "after", value_name = "GUEST")]
     after: Vec<GuestName>,
+    #[command(flatten)]
+    health: HealthArguments,
     /// Make it though the cluster could no longer survive what it promises to
     #[arg(long)]
     force: bool,
@@ -249,6 +263,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             context.output.result(&view, |coloured| why(&view, coloured))
         }
         Command::Set(arguments) => guest_set::set(context, arguments).await,
+        Command::Incidents { guest, save } => guest_health::incidents(context, &guest, save).await,
         Command::Start { guest: OneGuest { guest, no_wait }, force } => {
             let client = context.client()?;
             let job = match force {
@@ -392,6 +407,7 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         tags: arguments.tags.into_iter().collect(),
         pinned: arguments.pin,
         start_after: arguments.after.into_iter().collect(),
+        health: arguments.health.change(),
         force: arguments.force,
         ..CreateGuest::new(arguments.name)
     })

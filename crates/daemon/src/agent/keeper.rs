@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::fill::Fills;
+use super::health::Health;
 use super::look::Look;
 use super::records::Records;
 use super::report::Reporter;
@@ -87,6 +88,8 @@ pub(super) struct Running {
     /// Its guest stands still for want of room; whether that must be asked anew, and when it was last let go on.
     pub no_room: bool,
     pub room_stale: bool,
+    /// How its machine stood when that was asked last.
+    pub state: Option<RunState>,
     pub went_on_at: Option<Instant>,
     /// Of volumes without a mirror: what its QEMU has recorded is all that this replica lacks.
     pub records: BTreeMap<VolumeId, ReplicaFile>,
@@ -139,6 +142,7 @@ pub(super) struct Keeper {
     pub live: live::Memory,
     pub fills: Fills,
     pub records: Records,
+    pub health: Health,
     /// The host whose disk was last said to be full, while it is.
     pub full_disk: Option<HostName>,
 }
@@ -166,11 +170,12 @@ pub(super) fn end_of_last_run(report: &model::GuestReport) -> Option<model::Exit
 impl Keeper {
     fn new(agent: Arc<Agent>, guest: GuestName) -> Keeper {
         let reporter = Reporter::start(agent.clone());
-        let (id, exit) = {
+        let (id, exit, health) = {
             let cache = agent.state.read();
             let id = cache.view().guests.get(&guest).map(|spec| spec.id);
             let report = cache.view().guest_reports.get(&guest).filter(|report| Some(report.guest_id) == id);
-            (id, report.and_then(|report| last_exit(&agent, report)))
+            let health = report.and_then(|report| report.health.clone());
+            (id, report.and_then(|report| last_exit(&agent, report)), health)
         };
         Keeper {
             agent,
@@ -196,6 +201,7 @@ impl Keeper {
             live: live::Memory::default(),
             fills: Fills::default(),
             records: Records::default(),
+            health: Health::of(health),
             full_disk: None,
         }
     }
@@ -207,6 +213,7 @@ impl Keeper {
             None => self.adopted_stage(&machine).await,
         };
         let events = machine.events();
+        self.health.begin_anew();
         self.agent.set_machine(&self.guest, Some(machine.clone()));
         self.running = Some(Running {
             machine,
@@ -220,6 +227,7 @@ impl Keeper {
             paces: BTreeMap::new(),
             no_room: false,
             room_stale: true,
+            state: None,
             went_on_at: None,
             records: BTreeMap::new(),
         });
@@ -232,9 +240,15 @@ impl Keeper {
             Ok(RunState::Incoming) => Stage::Incoming,
             Ok(RunState::Arrived) => Stage::Arrived,
             Ok(RunState::Left) => Stage::Left,
-            Ok(RunState::Running | RunState::Paused | RunState::NoRoom | RunState::Ended) | Err(_) => {
-                Stage::Running
-            }
+            Ok(
+                RunState::Running
+                | RunState::Paused
+                | RunState::NoRoom
+                | RunState::Panicked
+                | RunState::Upset
+                | RunState::Ended,
+            )
+            | Err(_) => Stage::Running,
         };
         // Completed: it arrived here itself, unless it has left.
         let under_way = match machine.migration().await.map(|state| state.phase) {
@@ -407,6 +421,7 @@ impl Keeper {
                         (running.mirrors_stale, running.room_stale) = (true, true);
                     }
                     (Ok(MachineEvent::Room), Some(running)) => running.room_stale = true,
+                    (Ok(MachineEvent::Reset), _) => self.health.begin_anew(),
                     // How it ended is asked of the machine itself.
                     (Ok(MachineEvent::Gone(_) | MachineEvent::Migration) | Err(broadcast::error::RecvError::Closed), _)
                     | (
@@ -443,6 +458,7 @@ impl Keeper {
             self.failures += 1;
             self.failed_at = Some(Instant::now());
             self.failure = Some("its QEMU died; see its log".into());
+            self.keep_of_dead(&running.machine);
         }
         let subject = self.about();
         let message = format!("'{}' ended on {}: {}", self.guest, self.agent.me, describe(reason));

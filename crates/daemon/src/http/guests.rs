@@ -180,6 +180,7 @@ pub async fn change(
         apply(&request, &mut spec);
         checks::guest_size(spec.memory, spec.vcpus, &asked)?;
         checks::number_of_tags(&spec.tags, &asked)?;
+        checks::health(&spec, &asked)?;
         let mut txn = cache.txn();
         txn.put(&spec);
         commit::built(&mut txn, &asked)
@@ -217,7 +218,9 @@ fn check_change(view: &ClusterView, spec: &GuestSpec, request: &ChangeGuest, ask
 }
 
 fn apply(request: &ChangeGuest, spec: &mut GuestSpec) {
-    let ChangeGuest { priority, tags, pinned, start_after, stop_timeout_s, memory, vcpus } = request.clone();
+    let ChangeGuest { priority, tags, pinned, start_after, stop_timeout_s, memory, vcpus, health } =
+        request.clone();
+    health.apply(&mut spec.health);
     spec.priority = priority.unwrap_or(spec.priority);
     spec.tags.retain(|tag| !tags.remove.contains(tag));
     spec.tags.extend(tags.add);

@@ -260,6 +260,7 @@ impl Live {
             cpu: None,
             migration: None,
             no_room: false,
+            health: None,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
         let assignment = Assignment {
@@ -358,6 +359,7 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
         pinned: words.pinned,
         start_after: BTreeSet::new(),
         resync: Default::default(),
+        health: Default::default(),
     }
 }
 

@@ -268,6 +268,7 @@ impl TestCluster {
             cpu: None,
             migration: None,
             no_room: false,
+            health: None,
         };
         self.write(|txn| {
             txn.put(&assignment).put(&report);

@@ -51,6 +51,7 @@ fn cluster() -> ClusterView {
         pinned: false,
         start_after: BTreeSet::new(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: spec.name.clone(),

@@ -217,6 +217,7 @@ fn guest() -> (GuestSpec, Assignment) {
         pinned: false,
         start_after: BTreeSet::new(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: spec.name.clone(),
