@@ -75,6 +75,9 @@ screenshots: test-build ## The pictures of the README, taken from a real lab int
 test-fencing: test-build ## Fencing through real BMCs (ipmi_sim) and fence_ipmilan: lies, wrong passwords, a leader that dies in the middle
 	@scripts/stories --test-threads=$(LABS) --include-ignored fencing::
 
+test-health: test-build ## Guests that are not well: panics, services that hang, restarts elsewhere: three minutes
+	@scripts/stories --test-threads=$(LABS) --include-ignored health::
+
 test-metrics: test-build ## A real Prometheus (installed if it is missing) on a lab of one host: metrics, alert rules, dashboard
 	@scripts/setup-prometheus
 	$(CARGO) test --locked --workspace --lib metrics

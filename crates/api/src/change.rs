@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{BalanceMode, Bytes, CpuLevel, Duty, GuestName, Survive};
+use model::{BalanceMode, Bytes, CpuLevel, Duty, GuestName, HealthCheck, HealthSpec, OnUnhealthy, Survive};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -106,6 +106,52 @@ pub struct ChangeGuest {
     /// Only while it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
+    /// How it is seen to be well, and what is done when it is not.
+    #[serde(skip_serializing_if = "ChangeHealth::is_empty")]
+    pub health: ChangeHealth,
+}
+
+/// What is left out stays as it is, or is the default of a new guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeHealth {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<HealthCheck>,
+    /// Between two looks, 1 to 3600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_s: Option<u32>,
+    /// How long one look may take, 1 to 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
+    /// So many looks in a row must fail, 1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    /// How long it has after its boot, 0 to 3600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy: Option<OnUnhealthy>,
+    /// How often it is restarted within an hour at most, 0 to 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_limit: Option<u32>,
+}
+
+impl ChangeHealth {
+    pub fn is_empty(&self) -> bool {
+        *self == ChangeHealth::default()
+    }
+
+    pub fn apply(&self, spec: &mut HealthSpec) {
+        let ChangeHealth { check, interval_s, timeout_s, failures, grace_s, on_unhealthy, restart_limit } =
+            self;
+        spec.check = check.clone().unwrap_or_else(|| spec.check.clone());
+        spec.interval_s = interval_s.unwrap_or(spec.interval_s);
+        spec.timeout_s = timeout_s.unwrap_or(spec.timeout_s);
+        spec.failures = failures.unwrap_or(spec.failures);
+        spec.grace_s = grace_s.unwrap_or(spec.grace_s);
+        spec.on_unhealthy = on_unhealthy.unwrap_or(spec.on_unhealthy);
+        spec.restart_limit = restart_limit.unwrap_or(spec.restart_limit);
+    }
 }
 
 /// Changes to what holds for the whole cluster.

@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use model::{
-    Cluster, ClusterView, CpuLevel, GuestPhase, Host, HostName, HostPhase, Settings, Storm, VolumePhase,
+    Cluster, ClusterView, CpuLevel, GuestPhase, HealthState, Host, HostName, HostPhase, Settings, Storm,
+    VolumePhase,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -172,6 +173,10 @@ fn problems(
 }
 
 fn guest_problem(guest: &GuestView) -> Option<String> {
+    if let Some(health) = guest.health().filter(|health| health.state == HealthState::Unhealthy) {
+        let why = health.message.as_deref().unwrap_or("it does not say why");
+        return Some(format!("guest {} is not well: {why}", guest.name));
+    }
     let what = match guest.phase {
         GuestPhase::Failed => "has failed",
         GuestPhase::Unknown => "was on a host that is lost",

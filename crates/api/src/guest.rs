@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use model::{
     Assignment, Bytes, ClusterView, EventKind, GuestId, GuestName, GuestPhase, GuestReport, GuestSpec,
-    HostName, ImageName, MoveOptions, NetworkName, PoolName,
+    HealthReport, HostName, ImageName, MoveOptions, NetworkName, PoolName,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Blob, VolumeView, Watched};
+use crate::{Blob, ChangeHealth, VolumeView, Watched};
 
 /// A guest to be made. Everything but the name has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -62,6 +63,9 @@ pub struct CreateGuest {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub restart_with: BTreeSet<GuestName>,
+    /// How it is seen to be well, and what is done when it is not. Default: it is restarted when it panics.
+    #[serde(default, skip_serializing_if = "ChangeHealth::is_empty")]
+    pub health: ChangeHealth,
     /// Though the cluster could no longer survive what it promises to.
     #[serde(default)]
     pub force: bool,
@@ -95,6 +99,7 @@ impl CreateGuest {
             pinned: false,
             start_after: BTreeSet::new(),
             restart_with: BTreeSet::new(),
+            health: ChangeHealth::default(),
             force: false,
         }
     }
@@ -152,6 +157,13 @@ impl GuestView {
         }
     }
 
+    /// How well it is, while it runs.
+    pub fn health(&self) -> Option<&HealthReport> {
+        let owner = self.assignment.as_ref()?;
+        let report = self.report.as_ref().filter(|r| r.host == owner.host && r.epoch == owner.epoch)?;
+        report.health.as_ref().filter(|_| self.phase == GuestPhase::Running)
+    }
+
     pub fn list(view: &ClusterView) -> Vec<Self> {
         view.guests.values().map(|spec| Self::of(view, spec)).collect()
     }
@@ -207,6 +219,36 @@ pub struct MigrateGuest {
     /// How a running guest gets across.
     #[serde(default)]
     pub options: MoveOptions,
+}
+
+/// What a guest showed and said last, each time before it was reset, or when its QEMU had died.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Incidents {
+    /// Oldest first.
+    pub incidents: Vec<IncidentView>,
+    /// Hosts that did not answer: what they keep is missing.
+    #[schema(value_type = Vec<String>)]
+    pub silent: Vec<HostName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentView {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub host: HostName,
+    /// One sentence without a full stop.
+    pub why: String,
+    /// The end of what it said on its serial port, 16 KiB at most.
+    pub lines: Blob,
+    /// What its screen showed.
+    pub picture: Option<PictureView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PictureView {
+    /// `png` or `ppm`.
+    pub format: String,
+    pub bytes: Blob,
 }
 
 /// A program to be run inside a guest, through its guest agent.

@@ -33,7 +33,8 @@ mod volume;
 mod watch;
 
 pub use change::{
-    ChangeDuty, ChangeGuest, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags, DutyAnswer,
+    ChangeDuty, ChangeGuest, ChangeHealth, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags,
+    DutyAnswer,
 };
 pub use client::{Client, ClientError, Console, ConsoleEvent, ImportImage, LocalClient};
 pub use cluster::{
@@ -43,7 +44,10 @@ pub use config::{ClientConfig, ConfigError};
 pub use encoding::Blob;
 pub use event::{EventQuery, EventView};
 pub use fence::{AddFenceDevice, DeviceTestView, FenceDeviceView, FenceHost, FenceTestView};
-pub use guest::{CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, MigrateGuest};
+pub use guest::{
+    CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, IncidentView, Incidents, MigrateGuest,
+    PictureView,
+};
 pub use host::HostView;
 pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
 pub use job::JobView;

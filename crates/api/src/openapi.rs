@@ -22,10 +22,10 @@ use crate::{
     ChangeGuest, ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket,
     ConvertVolume, CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView,
     ExecAnswer, ExecRequest, FenceDeviceView, FenceHost, FenceTestView, GrowVolume, GuestView, HashAnswer,
-    HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LastLines, LossView,
-    MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage,
-    ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView, SetPassword, SignIn,
-    StagedFile, UserView, VolumeView, WhyView,
+    HashRequest, HostView, ImageView, Incidents, Invitation, JobView, JoinAnswer, JoinRequest, LastLines,
+    LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView,
+    RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView,
+    SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -247,6 +247,14 @@ fn measured_endpoints() -> Vec<Endpoint> {
             ..Endpoint::get("/v1/internal/last-lines", "guests", "What a guest said last on this host")
                 .access(Access::Host)
                 .gives::<LastLines>()
+        },
+        Endpoint::get("/v1/guests/{name}/incidents", "guests", "What a guest showed last before each reset")
+            .gives::<Incidents>(),
+        Endpoint {
+            query: GUEST,
+            ..Endpoint::get("/v1/internal/incidents", "guests", "What a guest showed last on this host")
+                .access(Access::Host)
+                .gives::<Incidents>()
         },
         Endpoint {
             query: OWN_SERIES,

@@ -6,6 +6,7 @@ mod cluster;
 mod cluster_set;
 mod event;
 mod guest;
+mod guest_health;
 mod guest_power;
 mod guest_set;
 mod guest_show;

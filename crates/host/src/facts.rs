@@ -26,6 +26,22 @@ pub fn memory() -> Result<Bytes, HostError> {
     Ok(Bytes(kib * Bytes::KIB))
 }
 
+/// Of the last ten seconds, in percent: while nothing at all went on because memory was waited for.
+const MEMORY_STALL_MAX: f64 = 25.0;
+
+/// Whether this host has so little memory that it does next to nothing else than look for some (PSI, in the kernel's
+/// Documentation/accounting/psi.rst). One that does not say does not.
+pub fn waits_for_memory() -> bool {
+    let pressure = std::fs::read_to_string("/proc/pressure/memory").unwrap_or_default();
+    stall(&pressure).is_some_and(|percent| percent > MEMORY_STALL_MAX)
+}
+
+/// Reads `full avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
+fn stall(pressure: &str) -> Option<f64> {
+    let full = pressure.lines().find_map(|line| line.strip_prefix("full "))?;
+    full.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
+}
+
 /// What each level adds, as the kernel calls it in /proc/cpuinfo. From the x86-64 psABI, "Low Level System
 /// Information", table 3.1; `pni` is SSE3, `abm` is LZCNT, and `xsave` is shown only when the kernel has
 /// switched it on (OSXSAVE).
@@ -153,6 +169,12 @@ mod tests {
             assert_ne!(boot, other);
         }
         assert_eq!(boot.0.get_version_num(), 8);
+    }
+
+    #[test]
+    fn what_a_host_waits_for_is_read() {
+        let text = "some avg10=90.00 avg60=1.00 avg300=0.00 total=1\nfull avg10=12.50 avg60=1.00 avg300=0.00 total=1\n";
+        assert_eq!((stall(text), stall("")), (Some(12.5), None));
     }
 
     #[test]

@@ -134,8 +134,10 @@ pub enum MachineEvent {
     Mirror(VolumeId),
     /// A migration changed its phase; ask for it.
     Migration,
-    /// It stands still because a disk has no room, or goes on; ask for its state.
+    /// It stands still because a disk has no room or its guest panicked, or goes on; ask for its state.
     Room,
+    /// It was reset, by itself or by somebody: its guest boots.
+    Reset,
 }
 
 /// How a machine's process ended.
@@ -164,8 +166,20 @@ pub enum RunState {
     /// It stopped by itself: the file system of a local replica has no room for a write. [`Machine::resume`] repeats
     /// that write, which stops it again if there still is none.
     NoRoom,
-    /// The guest has shut down or panicked; the process is about to go.
+    /// The guest said that it panicked, and stands still. Only [`Machine::reset`] lets it go on.
+    Panicked,
+    /// QEMU cannot go on with what the guest did. Only [`Machine::reset`] helps.
+    Upset,
+    /// The guest has shut down; the process is about to go.
     Ended,
+}
+
+/// What a guest's screen showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// As in `png`, or `ppm` from a QEMU that cannot make those.
+    pub format: String,
+    pub bytes: Vec<u8>,
 }
 
 /// What a mirror copies at first.
@@ -292,6 +306,23 @@ pub trait Machine: Send + Sync + Debug {
     async fn resume(&self) -> Result<(), HostError>;
     /// Asks the guest to shut down (ACPI), and returns at once.
     async fn request_shutdown(&self) -> Result<(), HostError>;
+    /// Presses the reset button: the guest boots anew, in the same machine with the same disks and mirrors, whatever it
+    /// was at. To be left alone while writes are held, as all commands.
+    async fn reset(&self) -> Result<(), HostError> {
+        Err(not_for_this("be reset"))
+    }
+    /// Whether the guest agent answers.
+    async fn ping(&self) -> Result<(), HostError> {
+        Err(not_for_this("be asked how it is"))
+    }
+    /// How many requests the guest has made to its disks since its machine was started.
+    async fn disk_requests(&self) -> Result<u64, HostError> {
+        Err(not_for_this("say what its disks do"))
+    }
+    /// What its screen shows now.
+    async fn picture(&self) -> Result<Picture, HostError> {
+        Err(not_for_this("show its screen"))
+    }
     /// Ends the process, and returns when it is gone.
     async fn kill(&self) -> Result<(), HostError>;
     /// Makes every write go to `export` on `target` too before it is acknowledged. Fails without a trace

@@ -3,10 +3,14 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use common::{Bench, signal, wait_until};
-use host::qemu::RunAs;
+use host::qemu::{QemuDriver, RunAs};
 use host::{
-    CpuModel, Fill, HostError, Hypervisor, MachineConfig, MachineEnd, MachineEvent, ReplicaServer, RunState,
+    CpuModel, Fill, HostError, Hypervisor, Machine, MachineConfig, MachineEnd, MachineEvent, ReplicaServer,
+    RunState,
 };
 use model::CpuLevel;
 
@@ -127,6 +131,57 @@ async fn a_guest_that_shuts_down_is_told_from_one_that_dies() {
     bench.kill_9(QEMU);
     wait_until("the death is noticed", || machine.ended().is_some()).await;
     assert_eq!(machine.ended(), Some(MachineEnd::Died));
+}
+
+/// How often the guest that panics has booted, by what it said.
+fn boots(driver: &QemuDriver, bench: &Bench) -> usize {
+    let said = std::fs::read(driver.serial_log(bench.guest)).unwrap_or_default();
+    said.iter().filter(|byte| **byte == b'P').count()
+}
+
+async fn wait_for_panic(machine: &Arc<dyn Machine>) {
+    let mut events = machine.events();
+    while machine.run_state().await.unwrap() != RunState::Panicked {
+        drop(tokio::time::timeout(Duration::from_millis(100), events.recv()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_panics_stands_still_until_it_is_reset() {
+    let bench = Bench::new();
+    let driver = bench.driver(None);
+    let machine = driver.launch(&bench.config("panicker.raw")).await.unwrap();
+    let mut events = machine.events();
+    machine.resume().await.unwrap();
+    wait_until("it has panicked", || boots(&driver, &bench) == 1).await;
+    wait_for_panic(&machine).await;
+    // A daemon that was away finds it.
+    let adopted = bench.driver(None).adopt().await.unwrap();
+    assert_eq!(adopted[0].run_state().await.unwrap(), RunState::Panicked);
+    drop(adopted);
+    let picture = machine.picture().await.unwrap();
+    assert!(picture.format == "png" && picture.bytes.starts_with(b"\x89PNG"), "{}", picture.format);
+    machine.reset().await.unwrap();
+    while events.recv().await.unwrap() != MachineEvent::Reset {}
+    wait_until("it has booted again", || boots(&driver, &bench) == 2).await;
+    wait_for_panic(&machine).await;
+    machine.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_guests_disks_do_is_counted_and_one_that_runs_can_be_reset() {
+    let bench = Bench::new();
+    let machine = bench.writing_guest().await;
+    let before = machine.disk_requests().await.unwrap();
+    bench.writes_on().await;
+    assert!(machine.disk_requests().await.unwrap() > before);
+    let pids = bench.pids(QEMU);
+    machine.reset().await.unwrap();
+    bench.writes_on().await;
+    assert_eq!((bench.pids(QEMU), machine.run_state().await.unwrap()), (pids, RunState::Running));
+    let silent = machine.ping().await.unwrap_err();
+    assert!(matches!(silent, HostError::TimedOut(_)), "{silent}");
+    machine.kill().await.unwrap();
 }
 
 #[tokio::test]

@@ -56,6 +56,10 @@ pub enum EventKind {
     GuestStarted,
     GuestStopped,
     GuestFailed,
+    /// A guest that was not well is restarted.
+    GuestRestarted,
+    /// A guest is not well and is left alone, or is well again.
+    GuestUnhealthy,
     /// A guest is without a place; the message says why.
     GuestWaiting,
     /// A guest is started before one that it starts after, or was restarted because another one was.

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HostName, ImageName,
-    JobId, MacAddress, NetworkName, Pool, PoolName, Replica, VolumeId, VolumeReport,
+    AcceleratorKind, BootId, Bytes, ClusterView, CpuModel, Epoch, GuestId, GuestName, HealthReport,
+    HealthSpec, HostName, ImageName, JobId, MacAddress, NetworkName, Pool, PoolName, Replica, VolumeId,
+    VolumeReport,
 };
 
 /// What a guest should be.
@@ -55,6 +56,9 @@ pub struct GuestSpec {
     /// The last time that somebody wanted its secondary filled anew.
     #[serde(default)]
     pub resync: Resync,
+    /// How it is seen to be well, and what is done when it is not.
+    #[serde(default)]
+    pub health: HealthSpec,
 }
 
 /// A wish that a guest's secondary be filled anew.
@@ -280,6 +284,9 @@ pub struct GuestReport {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub failed_at: Option<Timestamp>,
+    /// How well it is. None: nobody has looked yet, or an older build wrote this.
+    #[serde(default)]
+    pub health: Option<HealthReport>,
 }
 
 /// A guest that is sent to another host while it runs.

@@ -27,6 +27,7 @@ mod cluster;
 mod event;
 mod fence;
 mod guest;
+mod health;
 mod host;
 mod id;
 mod image;
@@ -47,6 +48,10 @@ pub use fence::{Fence, FenceDevice, FenceDevices, PowerOff};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
     Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Resync, Seed,
+};
+pub use health::{
+    HealthCheck, HealthReport, HealthRestart, HealthRestartKind, HealthSpec, HealthState, InvalidHealthCheck,
+    OnUnhealthy,
 };
 pub use host::{
     Accelerator, AcceleratorKind, Compatibility, CpuLevel, CpuModel, Duty, Host, HostPhase, HostReport,

@@ -192,6 +192,7 @@ impl Live {
             start_after: BTreeSet::new(),
             restart_with: Default::default(),
             resync: Default::default(),
+            health: Default::default(),
         };
         let report = GuestReport {
             guest: name.clone(),
@@ -211,6 +212,7 @@ impl Live {
             migration: None,
             no_room: false,
             failed_at: None,
+            health: None,
         };
         let assignment = Assignment {
             guest: name.clone(),

@@ -31,6 +31,11 @@
 //! is mirrored from its first write, and nothing is copied. Otherwise it goes on alone, and fills the old owner's
 //! replica from the beginning.
 //!
+//! # A guest that is not well
+//!
+//! What is to be done for it is decided in [`crate::health`], which knows what was done before. Here it only finds its
+//! place: after everything that keeps the replicas as they should be, and never on a guest that is to stop.
+//!
 //! A handover while the guest runs stands in `converge/live.rs`; how a secondary is filled, in `converge/fill.rs`.
 //!
 //! # Storage that hosts share
@@ -45,21 +50,20 @@
 mod fill;
 pub mod ladder;
 mod live;
+mod stop;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{
-    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestName, GuestSpec, HandoverKind, HostName,
-    InSync, JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
+    Assignment, BootId, CpuModel, Epoch, ExitReason, FillHow, GuestName, GuestSpec, HandoverKind,
+    HealthRestart, HostName, InSync, JobId, Liveness, PowerWish, Replica, ReplicaFile, VolumeId,
 };
 
+pub use stop::is_to_stop;
 use waits::{pause, turn};
-
-/// Between two requests to shut down.
-const SHUTDOWN_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 /// Everything that one host knows about one guest at one moment.
 #[derive(Debug, Clone)]
@@ -120,6 +124,10 @@ pub struct Situation {
     pub no_fill_before: Option<Timestamp>,
     /// There is room where the volumes are.
     pub has_room: bool,
+    /// The guest is not well, and its machine is to be reset now ([`crate::health`]).
+    pub reset: Option<HealthRestart>,
+    /// It would not hear that it is to shut down: it has panicked, or is to be restarted elsewhere as it is.
+    pub deaf: bool,
     pub now: Timestamp,
 }
 
@@ -263,6 +271,11 @@ pub enum Step {
     },
     /// Let a guest go on that stands still for want of room.
     GoOn,
+    /// Note that the machine is reset because the guest is not well; then reset it. Its disks and mirrors stay as they
+    /// are, so its replicas stay in sync.
+    Reset {
+        restart: HealthRestart,
+    },
     /// Ask the guest to shut down.
     Shutdown,
     /// End the machine at once.
@@ -379,16 +392,6 @@ pub fn next(s: &Situation) -> Step {
 
 fn rest(rest: Rest) -> Step {
     Step::Rest { rest, until: None }
-}
-
-/// Whether the machine is to be shut down, for whatever reason.
-pub fn is_to_stop(spec: &GuestSpec, assignment: &Assignment, generation: u64) -> bool {
-    let restart = generation < spec.boot_generation;
-    let handed_over = assignment.handover.as_ref().is_some_and(|handover| match handover.how {
-        HandoverKind::Restart => true,
-        HandoverKind::Live => false,
-    });
-    spec.power == PowerWish::Stopped || restart || handed_over
 }
 
 /// Another host owns the guest.
@@ -619,7 +622,7 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
         return step;
     }
     if is_to_stop(&s.spec, &s.assignment, machine.boot_generation) {
-        return stop(s);
+        return stop::stop(s);
     }
     if machine.no_room && s.has_room {
         return Step::GoOn;
@@ -628,21 +631,10 @@ fn run(s: &Situation, machine: &MachineFacts) -> Step {
         let why = "a write to its disk found no room; make room on";
         return rest(Rest::Waiting(format!("{why} {}, and it goes on by itself", s.me)));
     }
-    live::settled(machine)
-}
-
-fn stop(s: &Situation) -> Step {
-    let Some((first, last)) = s.shutdown_asked_at else { return Step::Shutdown };
-    let deadline = first + SignedDuration::from_secs(i64::from(s.spec.stop_timeout_s));
-    // A guest that was still booting has not heard the first time.
-    let again = last + SHUTDOWN_AGAIN_AFTER;
-    if s.now >= deadline {
-        Step::End { why: ExitReason::Killed }
-    } else if s.now >= again {
-        Step::Shutdown
-    } else {
-        Step::Rest { rest: Rest::Stopping, until: Some(again.min(deadline)) }
+    if let Some(restart) = s.reset.clone().filter(|_| s.authority == Authority::Session) {
+        return Step::Reset { restart };
     }
+    live::settled(machine)
 }
 
 /// Keeps the mirrors of a running machine, and the record of who is in sync, as they should be.

@@ -112,6 +112,7 @@ pub fn guest(name: &str, pool: Pool) -> GuestSpec {
         start_after: Default::default(),
         restart_with: Default::default(),
         resync: Default::default(),
+        health: Default::default(),
     }
 }
 
@@ -188,6 +189,7 @@ pub fn report(assignment: &Assignment, state: GuestState) -> GuestReport {
         migration: None,
         no_room: false,
         failed_at: None,
+        health: None,
     }
 }
 

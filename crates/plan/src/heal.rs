@@ -251,7 +251,7 @@ fn open_jobs(view: &ClusterView) -> impl Iterator<Item = &JobSpec> {
 }
 
 /// The one guest that a job is about.
-fn guest_of(job: &JobSpec) -> Option<&GuestName> {
+pub(crate) fn guest_of(job: &JobSpec) -> Option<&GuestName> {
     match &job.kind {
         JobKind::CreateGuest { guest }
         | JobKind::DeleteGuest { guest }

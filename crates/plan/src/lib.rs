@@ -32,6 +32,7 @@ pub mod drain;
 pub mod dump;
 pub mod fence;
 pub mod heal;
+pub mod health;
 pub mod htools;
 pub mod inventory;
 pub mod job;

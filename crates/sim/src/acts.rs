@@ -124,6 +124,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
         }
         // No disk is full here.
         Step::GoOn => vec![],
+        // Every guest is well here.
+        Step::Reset { .. } => vec![],
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         Step::Attach { volumes, target, how, why: _ } => {
@@ -479,6 +481,7 @@ impl World {
             migration: None,
             no_room: false,
             failed_at: None,
+            health: None,
         }
     }
 

@@ -444,20 +444,18 @@ impl World {
         }
         let peer = |name: &HostName| {
             let asked = keeper.asked.get(&host_ix(name)).filter(|a| a.epoch == assignment.epoch);
-            let serves = asked.is_some_and(|asked| asked.serves);
             let gave_up = asked.is_some_and(|a| !a.serves && mono - a.last_served >= local(HOLD_MAX));
             Peer {
                 host: name.clone(),
                 liveness: view.liveness(name),
-                serves,
+                serves: asked.is_some_and(|asked| asked.serves),
                 gave_up,
                 full: false,
                 files: asked.map(|asked| asked.files.clone()).unwrap_or_default(),
             }
         };
-        let site = &self.sites[host];
-        let disks = || spec.disks.iter().map(|disk| disk.volume);
-        let live = &keeper.live;
+        let (site, disks) = (&self.sites[host], || spec.disks.iter().map(|disk| disk.volume));
+        let (live, short, pool_trouble) = (&keeper.live, BTreeSet::new(), None);
         let peer_of_mine = assignment.secondary.as_ref().filter(|_| owns).map(peer);
         Situation {
             boot,
@@ -481,11 +479,13 @@ impl World {
             gave_up_sending: live.gave_up.as_ref().map(|(job, _)| *job),
             arriving_since: live.arriving_since.map(at),
             mirror_back_failed: live.mirror_back_failed,
-            short: BTreeSet::new(),
-            pool_trouble: None,
+            short,
+            pool_trouble,
             filled_in_vain: BTreeSet::new(),
             no_fill_before: None,
             has_room: true,
+            reset: None,
+            deaf: false,
             now,
             me,
             in_sync,

@@ -53,6 +53,7 @@ impl World {
             migration: migration_report(s, gave_up.as_ref()),
             no_room: false,
             failed_at: None,
+            health: None,
             ..self.report_of(s, state, generation, exit)
         };
         let keeper = self.keeper(host, guest);
@@ -102,6 +103,7 @@ impl World {
             _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
             | Step::GoOn
+            | Step::Reset { .. }
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }

@@ -349,6 +349,7 @@ impl World {
             start_after: Default::default(),
             restart_with: Default::default(),
             resync: Default::default(),
+            health: Default::default(),
         };
         let job = self.new_job(host, JobKind::CreateGuest { guest: name });
         let mut draft = self.daemon(host).cache.draft();

@@ -50,6 +50,7 @@ fn records(number: u32) -> [Entry; 3] {
         start_after: Default::default(),
         restart_with: Default::default(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: name,

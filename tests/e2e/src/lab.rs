@@ -367,7 +367,8 @@ impl Lab {
     pub fn assert_no_errors(&self, hosts: u32) -> Result<()> {
         for n in 1..=hosts {
             let log = self.log_of(&format!("host{n}"));
-            if let Some(line) = log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked"))
+            if let Some(line) =
+                log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked at "))
             {
                 bail!("{BROKEN}: kenneld on host{n} says: {line}");
             }

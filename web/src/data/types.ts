@@ -78,6 +78,32 @@ export interface GuestSpec {
   pinned: boolean;
   start_after: string[];
   stop_timeout_s: number;
+  health?: HealthSpec;
+}
+
+/** As a word, or with what belongs to it. */
+export type HealthCheck =
+  | "none"
+  | "basic"
+  | "agent"
+  | "disk"
+  | { tcp: { port: number } }
+  | { http: { port: number; path: string; tls?: boolean; text?: string | null } }
+  | { command: { command: string[] } };
+
+export interface HealthSpec {
+  check: HealthCheck;
+  interval_s: number;
+  failures: number;
+  on_unhealthy: "restart" | "alarm";
+  restart_limit: number;
+}
+
+export interface HealthReport {
+  state: "off" | "unknown" | "starting" | "healthy" | "restarting" | "unhealthy";
+  message: string | null;
+  since: string;
+  restarts: { at: string; host: string; how: "in-place" | "elsewhere"; why: string }[];
 }
 
 export interface MigrationReport {
@@ -97,7 +123,13 @@ export interface GuestView {
   volumes: VolumeView[];
   spec: GuestSpec;
   assignment: { host: string; epoch: number; why: string; handover?: { to: string } | null } | null;
-  report: { since: string; accelerator: string | null; state: string; migration?: MigrationReport | null } | null;
+  report: {
+    since: string;
+    accelerator: string | null;
+    state: string;
+    migration?: MigrationReport | null;
+    health?: HealthReport | null;
+  } | null;
 }
 
 export interface HostView {

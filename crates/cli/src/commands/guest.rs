@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use model::{Bytes, GuestName, HostName, ImageName, MoveOptions, NetworkName, PoolName};
 
+use super::guest_health::{self, HealthArguments};
 use super::guest_power::{self, ForceGuests, Guests};
 use super::guest_set;
 use super::guest_show::{show, table, why};
@@ -50,8 +51,19 @@ pub enum Command {
   kennel guest set web1 --priority 10 --tag web --pin
   kennel guest set web1 --after db1 --after cache1
   kennel guest set web1 --restart-with db1
+  kennel guest set web1 --health tcp:22 --restart-limit 3
   kennel guest set web1 --memory 2G --vcpus 2      while it is stopped")]
     Set(guest_set::SetArguments),
+    /// What a guest showed and said last before it was reset because it was not well, or died
+    #[command(after_help = "Examples:
+  kennel guest last-moments web1
+  kennel guest last-moments web1 --save .     also writes the pictures of its screen here")]
+    LastMoments {
+        guest: GuestName,
+        /// Write the pictures of its screen into this folder
+        #[arg(long, value_name = "FOLDER")]
+        save: Option<PathBuf>,
+    },
     /// Start guests that are stopped; of several, first those that others start after
     #[command(after_help = "Examples:
   kennel guest start web1
@@ -223,6 +235,8 @@ pub struct CreateArguments {
     /// Restart it when this guest was restarted after a failure, and the other way round; can be given again
     #[arg(long = "restart-with", value_name = "GUEST")]
     restart_with: Vec<GuestName>,
+    #[command(flatten)]
+    health: HealthArguments,
     /// Make it though the cluster could no longer survive what it promises to
     #[arg(long)]
     force: bool,
@@ -250,6 +264,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             context.output.result(&view, |coloured| why(&view, coloured))
         }
         Command::Set(arguments) => guest_set::set(context, arguments).await,
+        Command::LastMoments { guest, save } => guest_health::last_moments(context, &guest, save).await,
         Command::Start(arguments) => guest_power::start(context, arguments).await,
         Command::Stop(arguments) => guest_power::stop(context, arguments).await,
         Command::Restart(OneGuest { guest, no_wait }) => {
@@ -383,6 +398,7 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         pinned: arguments.pin,
         start_after: arguments.after.into_iter().collect(),
         restart_with: arguments.restart_with.into_iter().collect(),
+        health: arguments.health.change(),
         force: arguments.force,
         ..CreateGuest::new(arguments.name)
     })

@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 use model::{Bytes, GuestName};
 
+use super::guest_health::HealthArguments;
 use super::guest_show::show;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -52,6 +53,8 @@ pub struct SetArguments {
     /// Its processors from the next start on; only while it is stopped
     #[arg(long, value_name = "N")]
     vcpus: Option<u32>,
+    #[command(flatten)]
+    health: HealthArguments,
 }
 
 pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failure> {
@@ -79,6 +82,7 @@ fn request(arguments: SetArguments) -> (GuestName, ChangeGuest) {
         stop_timeout_s: arguments.stop_limit,
         memory: arguments.memory,
         vcpus: arguments.vcpus,
+        health: arguments.health.change(),
     };
     (arguments.guest, request)
 }
@@ -113,6 +117,10 @@ mod tests {
         let change = parse("web1 --restart-with db1").unwrap();
         assert_eq!(change.restart_with.map(|with| with.len()), Some(1));
         assert_eq!(parse("web1 --restart-alone").unwrap().restart_with, Some(BTreeSet::new()));
+        let health = parse("web1 --health http:80/up --health-text ok --restart-limit 2").unwrap().health;
+        assert_eq!(health.check.unwrap().to_string(), "http:80/up with 'ok'");
+        assert_eq!((health.restart_limit, health.interval_s), (Some(2), None));
+        assert!(parse("web1 --health ping").unwrap_err().contains("is no health check"));
         assert!(parse("web1 --pin --unpin").is_err());
         assert!(parse("web1 --after a --after-none").is_err());
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use model::{BootFrom, Bytes, ExitReason, GuestPhase, HostName, HostUsage, PowerWish, Usage};
 
 use super::guest::address_of;
+use super::guest_health;
 use super::volume;
 use crate::listing::Listed;
 use crate::output::{Block, Cell, Table, Tone};
@@ -33,7 +34,7 @@ fn disks(view: &GuestView) -> String {
 
 impl Listed for GuestView {
     const HEAD: &'static [&'static str] =
-        &["NAME", "PHASE", "HOST", "SECONDARY", "CPUS", "MEMORY", "DISKS", "ADDRESS"];
+        &["NAME", "PHASE", "HEALTH", "HOST", "SECONDARY", "CPUS", "MEMORY", "DISKS", "ADDRESS"];
     const NOTHING: &'static str = "There is no guest. `kennel guest create NAME --image tiny` makes one.";
 
     fn row(&self, _now: Timestamp) -> Vec<Cell> {
@@ -53,6 +54,7 @@ fn row(view: &GuestView, usage: Option<Usage>) -> Vec<Cell> {
     vec![
         Cell::from(&view.name),
         phase(view.phase),
+        guest_health::cell(view),
         Cell::maybe(view.host.as_ref()),
         Cell::maybe(view.secondary.as_ref()),
         Cell::from(cpus),
@@ -124,10 +126,11 @@ fn placement(view: &GuestView, now: Timestamp) -> Block {
     let last_run = report
         .and_then(|r| r.exit.as_ref())
         .map(|exit| format!("{}, {}", ended(exit.reason), times::at_and_ago(exit.at, now)));
-    Block::new()
+    let head = Block::new()
         .line("Name", &view.name)
         .line("Phase", phase(view.phase))
-        .maybe("Message", view.message.as_ref())
+        .maybe("Message", view.message.as_ref());
+    guest_health::lines(head, view, now)
         .line("Should be", wish)
         .line("Host", Cell::maybe(view.host.as_ref()))
         .line("Secondary", Cell::maybe(view.secondary.as_ref()))
@@ -177,6 +180,10 @@ mod tests {
     use super::*;
     use crate::listing;
 
+    fn replica(host: &model::HostName, role: ReplicaRole, in_sync: bool) -> ReplicaView {
+        ReplicaView { host: host.clone(), role, in_sync }
+    }
+
     fn spec(name: model::GuestName, id: GuestId, disks: Vec<DiskSpec>) -> GuestSpec {
         GuestSpec {
             name,
@@ -199,6 +206,7 @@ mod tests {
             start_after: Default::default(),
             restart_with: Default::default(),
             resync: Default::default(),
+            health: Default::default(),
         }
     }
 
@@ -208,8 +216,6 @@ mod tests {
         let name: model::GuestName = "web1".parse().unwrap();
         let host: model::HostName = "host1".parse().unwrap();
         let secondary: model::HostName = "host2".parse().unwrap();
-        let replica =
-            |host: &model::HostName, role, in_sync| ReplicaView { host: host.clone(), role, in_sync };
         GuestView {
             name: name.clone(),
             id,
@@ -257,8 +263,8 @@ mod tests {
     fn guests_are_told_apart_at_a_glance() {
         assert_eq!(
             listing::render(&[example()], Timestamp::UNIX_EPOCH, false),
-            "NAME  PHASE    HOST   SECONDARY  CPUS  MEMORY  DISKS    ADDRESS\n\
-             web1  running  host1  host2      2     512M    10G+64M  -\n"
+            "NAME  PHASE    HEALTH  HOST   SECONDARY  CPUS  MEMORY  DISKS    ADDRESS\n\
+             web1  running  -       host1  host2      2     512M    10G+64M  -\n"
         );
     }
 

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::fill::Fills;
+use super::health::Health;
 use super::look::Look;
 use super::order::Turn;
 use super::records::Records;
@@ -88,6 +89,8 @@ pub(super) struct Running {
     /// Its guest stands still for want of room; whether that must be asked anew, and when it was last let go on.
     pub no_room: bool,
     pub room_stale: bool,
+    /// How its machine stood when that was asked last.
+    pub state: Option<RunState>,
     pub went_on_at: Option<Instant>,
     /// Of volumes without a mirror: what its QEMU has recorded is all that this replica lacks.
     pub records: BTreeMap<VolumeId, ReplicaFile>,
@@ -140,6 +143,7 @@ pub(super) struct Keeper {
     pub live: live::Memory,
     pub fills: Fills,
     pub records: Records,
+    pub health: Health,
     /// The host whose disk was last said to be full, while it is.
     pub full_disk: Option<HostName>,
     pub turn: Turn,
@@ -170,14 +174,15 @@ pub(super) fn end_of_last_run(report: &model::GuestReport) -> Option<model::Exit
 impl Keeper {
     fn new(agent: Arc<Agent>, guest: GuestName) -> Keeper {
         let reporter = Reporter::start(agent.clone());
-        let (id, exit, failed_at) = {
+        let (id, exit, failed_at, health) = {
             let cache = agent.state.read();
             let id = cache.view().guests.get(&guest).map(|spec| spec.id);
             let report = cache.view().guest_reports.get(&guest).filter(|report| Some(report.guest_id) == id);
+            let health = report.and_then(|report| report.health.clone());
             let exit = report.and_then(|report| last_exit(&agent, report));
             let crashed = exit.as_ref().filter(|exit| exit.reason == ExitReason::Crashed).map(|exit| exit.at);
             let here = report.filter(|report| report.host == agent.me);
-            (id, exit, here.and_then(|report| crashed.max(report.failed_at)))
+            (id, exit, here.and_then(|report| crashed.max(report.failed_at)), health)
         };
         Keeper {
             agent,
@@ -203,6 +208,7 @@ impl Keeper {
             live: live::Memory::default(),
             fills: Fills::default(),
             records: Records::default(),
+            health: Health::of(health),
             full_disk: None,
             turn: Turn::default(),
             run_failed_at: failed_at,
@@ -216,6 +222,7 @@ impl Keeper {
             None => self.adopted_stage(&machine).await,
         };
         let events = machine.events();
+        self.health.begin_anew();
         self.agent.set_machine(&self.guest, Some(machine.clone()));
         self.running = Some(Running {
             machine,
@@ -229,6 +236,7 @@ impl Keeper {
             paces: BTreeMap::new(),
             no_room: false,
             room_stale: true,
+            state: None,
             went_on_at: None,
             records: BTreeMap::new(),
         });
@@ -241,9 +249,15 @@ impl Keeper {
             Ok(RunState::Incoming) => Stage::Incoming,
             Ok(RunState::Arrived) => Stage::Arrived,
             Ok(RunState::Left) => Stage::Left,
-            Ok(RunState::Running | RunState::Paused | RunState::NoRoom | RunState::Ended) | Err(_) => {
-                Stage::Running
-            }
+            Ok(
+                RunState::Running
+                | RunState::Paused
+                | RunState::NoRoom
+                | RunState::Panicked
+                | RunState::Upset
+                | RunState::Ended,
+            )
+            | Err(_) => Stage::Running,
         };
         // Completed: it arrived here itself, unless it has left.
         let under_way = match machine.migration().await.map(|state| state.phase) {
@@ -416,6 +430,7 @@ impl Keeper {
                         (running.mirrors_stale, running.room_stale) = (true, true);
                     }
                     (Ok(MachineEvent::Room), Some(running)) => running.room_stale = true,
+                    (Ok(MachineEvent::Reset), _) => self.health.begin_anew(),
                     // How it ended is asked of the machine itself.
                     (Ok(MachineEvent::Gone(_) | MachineEvent::Migration) | Err(broadcast::error::RecvError::Closed), _)
                     | (
@@ -453,6 +468,7 @@ impl Keeper {
             self.failures += 1;
             self.failed_at = Some(Instant::now());
             self.failure = Some("its QEMU died; see its log".into());
+            self.keep_of_dead(&running.machine);
         }
         let subject = self.about();
         let message = format!("'{}' ended on {}: {}", self.guest, self.agent.me, describe(reason));

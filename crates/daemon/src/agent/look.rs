@@ -135,14 +135,11 @@ impl Keeper {
         let authority = self.authority(&assignment, counted_on_others, confirms).await;
         let served = self.look_at_exports(&spec).await;
         let (files, pool_trouble) = self.look_at_files(&spec, &assignment).await;
-        let short = spec
-            .disks
-            .iter()
-            .filter(|disk| agent.volumes.size(disk.volume).is_ok_and(|size| size < disk.size));
-        let short = short.map(|disk| disk.volume).collect();
+        let short = short_disks(&agent, &spec);
         let (now, instant) = (Timestamp::now(), Instant::now());
         let at = |when: Instant| now + signed(when, instant);
-        Look::At(Box::new(Situation {
+        let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
+        let mut situation = Box::new(Situation {
             me: agent.me.clone(),
             boot: agent.boot,
             ended_cleanly: self.ended_cleanly(report.as_ref(), &assignment),
@@ -171,10 +168,14 @@ impl Keeper {
             filled_in_vain: self.fills.in_vain(),
             no_fill_before: self.fills.not_before().map(at),
             has_room,
+            reset: None,
+            deaf: false,
             now,
             spec,
             assignment,
-        }))
+        });
+        self.examine(&mut situation, report.as_ref());
+        Look::At(situation)
     }
 
     /// A host that has come to own a guest learns from its last owner's report how the last run ended, until it
@@ -285,6 +286,7 @@ impl Keeper {
         if running.room_stale {
             let Ok(state) = running.machine.run_state().await else { return false };
             running.room_stale = false;
+            running.state = Some(state);
             let now = state == host::RunState::NoRoom;
             if now != std::mem::replace(&mut running.no_room, now) {
                 let (kind, guest) = (EventKind::VolumeFull, &self.guest);
@@ -553,6 +555,7 @@ impl Keeper {
             migration: self.migration_report(s),
             no_room: s.machine.as_ref().is_some_and(|machine| machine.no_room),
             failed_at: self.run_failed_at,
+            health: self.health.record.clone(),
         };
         self.reporter.say(report);
     }
@@ -599,6 +602,7 @@ impl Keeper {
             _ if arriving => GuestState::Starting,
             Step::Rest { rest: Rest::Running | Rest::Idle | Rest::Waiting(_), .. }
             | Step::GoOn
+            | Step::Reset { .. }
             | Step::Attach { .. }
             | Step::Admit { .. }
             | Step::LetGo { .. }
@@ -640,6 +644,12 @@ impl Keeper {
         };
         volumes.into_iter().map(report).collect()
     }
+}
+
+/// Volumes whose files here are smaller than they are to be.
+fn short_disks(agent: &Agent, spec: &GuestSpec) -> BTreeSet<VolumeId> {
+    let short = |size, volume| agent.volumes.size(volume).is_ok_and(|is| is < size);
+    spec.disks.iter().filter(|disk| short(disk.size, disk.volume)).map(|disk| disk.volume).collect()
 }
 
 /// `when - now`, which may lie in the past.

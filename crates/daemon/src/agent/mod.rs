@@ -3,8 +3,10 @@
 //! One [`keeper`] for each guest that this host owns, mirrors or runs. A keeper is the only one on this host
 //! that touches its guest: it looks, asks `plan::converge` for one step, takes it, and looks again.
 
+mod check;
 mod fill;
 mod hashes;
+mod health;
 mod keeper;
 mod live;
 mod look;
@@ -71,6 +73,7 @@ pub struct Agent {
     pub accelerator: watch::Receiver<Accelerator>,
     pub promises: Promises,
     pub looks: peers::Looks,
+    network_checks: health::NetworkChecks,
     /// What the replica server serves, as last asked.
     exports: tokio::sync::Mutex<Option<(Instant, Exports)>>,
     machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
@@ -117,6 +120,7 @@ impl Agent {
             accelerator,
             promises: Promises::default(),
             looks: peers::Looks::default(),
+            network_checks: health::NetworkChecks::default(),
             exports: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
             problems: watch::channel(BTreeMap::new()).0,

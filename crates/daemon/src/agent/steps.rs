@@ -79,6 +79,7 @@ impl Keeper {
             Step::ClaimAlone => self.record(s, [self.own_replica()]).await,
             Step::Start { mirror_to } => self.start(s, mirror_to).await,
             Step::GoOn => self.go_on().await,
+            Step::Reset { restart } => self.reset(s, restart).await,
             Step::Shutdown => self.shut_down().await,
             Step::End { why } => self.end(s, why).await,
             Step::Attach { volumes, target, how, why } => {
@@ -211,6 +212,7 @@ impl Keeper {
             migration: None,
             no_room: false,
             failed_at: self.run_failed_at,
+            health: self.health.record.clone(),
         };
         // The store's word, as of now, that this host owns the guest; and the mark by which a later run of
         // this daemon knows that there was a run whose end it has not seen.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::Bytes;
+use model::{Bytes, GuestSpec};
 
 use super::answer::{Answer, Refused};
 
@@ -17,6 +17,14 @@ const TAG_LENGTH_MAX: usize = 63;
 
 /// More is a mistake, and would bloat a record that is read and written whole.
 pub const TAGS_MAX: usize = 64;
+
+/// Refuses a health check that could never be made on that guest.
+pub fn health(guest: &GuestSpec, asked: &str) -> Answer<()> {
+    match guest.health.problem(guest) {
+        None => Ok(()),
+        Some((why, instead)) => Err(Refused::invalid(asked, why, instead)),
+    }
+}
 
 /// Refuses what is no tag.
 pub fn tags<'a>(tags: impl IntoIterator<Item = &'a String>, asked: &str) -> Answer<()> {

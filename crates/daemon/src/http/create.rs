@@ -9,8 +9,8 @@ use axum::{Extension, Json};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
-    AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, Image, JobKind, MacAddress,
-    Network, NetworkName, NicSpec, Pool, PoolName, PowerWish, Resync, Seed, VolumeId,
+    AddressClaim, BootFrom, Bytes, ClusterView, DiskSpec, GuestId, GuestSpec, HealthSpec, Image, JobKind,
+    MacAddress, Network, NetworkName, NicSpec, Pool, PoolName, PowerWish, Resync, Seed, VolumeId,
 };
 use store::keys;
 use uuid::Uuid;
@@ -131,10 +131,18 @@ impl<'a> Draft<'a> {
             start_after: request.start_after.clone(),
             restart_with: request.restart_with.clone(),
             resync: Resync::default(),
+            health: self.health(),
         };
+        checks::health(&spec, self.asked)?;
         planner::check_start_order(view, &spec, &spec.start_after, self.asked)?;
         planner::check_group(view, &spec, &spec.restart_with, self.asked)?;
         Ok(spec)
+    }
+
+    fn health(&self) -> HealthSpec {
+        let mut health = HealthSpec::default();
+        self.request.health.apply(&mut health);
+        health
     }
 
     fn check_name(&self, view: &ClusterView) -> Answer<()> {

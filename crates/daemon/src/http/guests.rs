@@ -181,6 +181,7 @@ pub async fn change(
         apply(&request, &mut spec);
         checks::guest_size(spec.memory, spec.vcpus, &asked)?;
         checks::number_of_tags(&spec.tags, &asked)?;
+        checks::health(&spec, &asked)?;
         let mut txn = cache.txn();
         txn.put(&spec);
         commit::built(&mut txn, &asked)
@@ -221,8 +222,10 @@ fn check_change(view: &ClusterView, spec: &GuestSpec, request: &ChangeGuest, ask
 }
 
 fn apply(request: &ChangeGuest, spec: &mut GuestSpec) {
-    let ChangeGuest { priority, tags, pinned, start_after, restart_with, stop_timeout_s, memory, vcpus } =
-        request.clone();
+    let request = request.clone();
+    let ChangeGuest { priority, tags, pinned, start_after, restart_with, .. } = request;
+    let ChangeGuest { stop_timeout_s, memory, vcpus, health, .. } = request;
+    health.apply(&mut spec.health);
     spec.priority = priority.unwrap_or(spec.priority);
     spec.tags.retain(|tag| !tags.remove.contains(tag));
     spec.tags.extend(tags.add);

@@ -164,6 +164,7 @@ impl Balancer {
                 unless_refused(self.advance_job(since, job, usage.clone()).await)?;
             }
         }
+        unless_refused(self.restart_elsewhere(since).await)?;
         unless_refused(self.heal(since).await)?;
         unless_refused(self.verify(since).await)?;
         let view = self.state.view();
@@ -369,6 +370,7 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 mod heal;
+mod health;
 #[cfg(test)]
 mod tests;
 mod verify;

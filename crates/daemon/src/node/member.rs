@@ -256,6 +256,10 @@ impl Backend for Member {
         self.agent.driver.last_lines(guest, bytes_max).await
     }
 
+    async fn incidents(&self, guest: GuestId) -> Result<Vec<host::qemu::Incident>, HostError> {
+        self.agent.driver.incidents(guest).await
+    }
+
     fn held(&self) -> BTreeMap<VolumeId, Duration> {
         self.held.totals()
     }

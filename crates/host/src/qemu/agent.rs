@@ -92,6 +92,11 @@ impl GuestAgent {
         GuestAgent { guest, socket, connection: Mutex::new(None), next_sync: AtomicU64::new(1) }
     }
 
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), HostError> {
+        self.command("guest-ping", json!({})).await.map(drop)
+    }
+
     /// Runs a program and returns what became of it.
     pub async fn exec(&self, command: &[String], input: &[u8]) -> Result<ExecResult, HostError> {
         let Some((program, arguments)) = command.split_first() else {

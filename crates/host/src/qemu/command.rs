@@ -64,8 +64,11 @@ pub(crate) fn arguments(config: &MachineConfig, files: &MachineFiles<'_>, origin
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     processor(&mut line, config, origin);
     boot(&mut line, &config.boot);
-    // A guest that shuts down ends QEMU; one that panics ends it with an error, and is started anew.
-    line.option("-action", "reboot=reset,shutdown=poweroff,panic=exit-failure");
+    // A guest that shuts down ends QEMU. One that panics stands still: its screen can still be looked at, and after a
+    // reset it boots in the same machine, whose mirrors never ended (docs/decisions/0035).
+    line.option("-action", "reboot=reset,shutdown=poweroff,panic=pause");
+    // On the ISA bus it has no state, so a guest still moves from and to a machine without it.
+    line.option("-device", "pvpanic");
     line.option("-rtc", "base=utc");
     for (index, disk) in config.disks.iter().enumerate() {
         let boots = index == 0 && matches!(config.boot, BootFiles::Disk);
@@ -299,6 +302,7 @@ mod tests {
             &config(),
             &[
                 "-name guest=web1,process=kennel-web1 ",
+                "-action reboot=reset,shutdown=poweroff,panic=pause -device pvpanic ",
                 "-uuid 0192f0c4-0000-7000-8000-000000000001 -S ",
                 "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny ",
                 "-machine q35 -accel tcg,thread=multi,tb-size=128 -cpu max -smp 2 -m 262144K ",

@@ -14,6 +14,7 @@ use tokio::process::Child;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::command::{MachineFiles, Origin, arguments, escape, qmp_chardev};
+use super::incidents::Incident;
 use super::machine::{MachinePaths, QemuMachine};
 use super::process::{self, ProcessHandle, ProcessId, RunAs};
 use super::qmp::Qmp;
@@ -23,6 +24,9 @@ use crate::{BootFiles, HostError, Hypervisor, Machine, MachineConfig};
 
 /// The oldest QEMU that the mirror was tried on.
 const VERSION_MIN: (u32, u32) = (7, 2);
+
+/// In a guest's folder of logs.
+const INCIDENTS: &str = "incidents";
 
 const PACKAGE: &str = "qemu-system-x86";
 
@@ -111,6 +115,18 @@ impl QemuDriver {
         let read = tokio::task::spawn_blocking(move || super::serial_log::last(&log, bytes_max)).await;
         read.unwrap_or_else(|error| Err(error.into()))
             .map_err(|error| HostError::Failed(format!("cannot read what guest {guest} said last: {error}")))
+    }
+
+    /// Keeps what a guest showed and said last, for people; the oldest such record goes.
+    pub async fn keep_incident(&self, guest: GuestId, incident: Incident) -> Result<(), HostError> {
+        let folder = self.log_dir(guest).join(INCIDENTS);
+        crate::blocking(move || super::incidents::keep(&folder, &incident)).await
+    }
+
+    /// What was kept of a guest while it was here, oldest first.
+    pub async fn incidents(&self, guest: GuestId) -> Result<Vec<Incident>, HostError> {
+        let folder = self.log_dir(guest).join(INCIDENTS);
+        crate::blocking(move || Ok(super::incidents::list(&folder))).await
     }
 
     /// Removes what is kept for a guest that is deleted: its folders, with the logs.

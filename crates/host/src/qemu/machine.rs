@@ -24,6 +24,7 @@ use super::changes::Changes;
 use super::command::SCREEN_SOCKET;
 use super::doubt::Doubts;
 use super::handover::{Disk, Handover};
+use super::health;
 use super::migration::Migration;
 use super::mirror::{Goal, Mirror};
 use super::names::Names;
@@ -35,7 +36,7 @@ use super::tls::TlsFiles;
 use crate::compare::Hashes;
 use crate::{
     ExecResult, ExportName, Fill, HostError, Machine, MachineEnd, MachineEvent, MachineLabel, MigrationPhase,
-    MigrationSettings, MigrationState, MirrorState, RunState, Tracked,
+    MigrationSettings, MigrationState, MirrorState, Picture, RunState, Tracked,
 };
 
 /// Events that a slow listener may be behind.
@@ -51,6 +52,10 @@ const ENDING_POLL: Duration = Duration::from_millis(10);
 
 /// How long one try to connect again may take.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a machine that stands still may take to be reset.
+const RESET_LIMIT: Duration = Duration::from_secs(3);
+const RESET_POLL: Duration = Duration::from_millis(20);
 
 /// How long the news of a killed process's end may take to arrive here.
 const NEWS_LIMIT: Duration = Duration::from_secs(5);
@@ -303,7 +308,8 @@ impl Shared {
                 }
             }
             "MIGRATION" => self.tell(MachineEvent::Migration),
-            "STOP" | "RESUME" | "BLOCK_IO_ERROR" => self.tell(MachineEvent::Room),
+            "STOP" | "RESUME" | "BLOCK_IO_ERROR" | "GUEST_PANICKED" => self.tell(MachineEvent::Room),
+            "RESET" => self.tell(MachineEvent::Reset),
             _ => {}
         }
     }
@@ -438,7 +444,9 @@ impl Machine for QemuMachine {
         Ok(match status?["status"].as_str().unwrap_or_default() {
             "prelaunch" => RunState::Prelaunch,
             "inmigrate" => RunState::Incoming,
-            "shutdown" | "guest-panicked" => RunState::Ended,
+            "guest-panicked" => RunState::Panicked,
+            "internal-error" => RunState::Upset,
+            "shutdown" => RunState::Ended,
             "postmigrate" => RunState::Left,
             _ if begun? => RunState::Left,
             // Of all errors only lack of room stops it.
@@ -471,6 +479,8 @@ impl Machine for QemuMachine {
             | RunState::Running
             | RunState::Paused
             | RunState::NoRoom
+            | RunState::Panicked
+            | RunState::Upset
             | RunState::Ended => {}
         }
         self.shared.command("cont", "let run").await?;
@@ -488,6 +498,38 @@ impl Machine for QemuMachine {
             return Ok(());
         }
         self.shared.command("system_powerdown", "shut down").await.map(drop)
+    }
+
+    async fn reset(&self) -> Result<(), HostError> {
+        let halted = |state| matches!(state, RunState::Panicked | RunState::Upset);
+        let stood_still = halted(self.run_state().await?);
+        self.shared.command("system_reset", "reset").await?;
+        if !stood_still {
+            return Ok(());
+        }
+        // QEMU resets in its own time, and leaves a machine that stood still for us to let go on.
+        let deadline = Instant::now() + RESET_LIMIT;
+        while halted(self.run_state().await?) {
+            if Instant::now() >= deadline {
+                return Err(HostError::TimedOut(format!("'{}' is not reset in time", self.label().guest)));
+            }
+            tokio::time::sleep(RESET_POLL).await;
+        }
+        self.shared.command("cont", "let run").await.map(drop)
+    }
+
+    async fn ping(&self) -> Result<(), HostError> {
+        self.shared.agent.ping().await
+    }
+
+    async fn disk_requests(&self) -> Result<u64, HostError> {
+        let answer = self.shared.command("query-blockstats", "ask for the disks of").await?;
+        Ok(health::disk_requests(&answer))
+    }
+
+    async fn picture(&self) -> Result<Picture, HostError> {
+        let doing = format!("take a picture of the screen of '{}'", self.label().guest);
+        health::picture(&self.shared.qmp(), &self.shared.paths.run_dir, &doing).await
     }
 
     async fn kill(&self) -> Result<(), HostError> {

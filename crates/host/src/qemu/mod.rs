@@ -12,7 +12,9 @@
 //!       │                            │    └── doubt       (which of them failed)
 //!       │                            ├── migration        (moving the guest while it runs)
 //!       │                            │    └── handover    (the moment at which it changes its host)
-//!       │                            └── agent            (programs inside the guest)
+//!       │                            ├── agent            (programs inside the guest)
+//!       │                            └── health           (what its disks do and its screen shows)
+//!       ├── incidents (what it showed last before it was reset)
 //!       ├── record  (the label)
 //!       └── process (pidfds, /proc)
 //! ```
@@ -25,6 +27,8 @@ mod command;
 mod doubt;
 mod driver;
 mod handover;
+mod health;
+mod incidents;
 mod machine;
 mod migration;
 mod mirror;
@@ -38,5 +42,6 @@ pub(crate) mod tls;
 
 pub(crate) use command::qmp_chardev;
 pub use driver::{QemuConfig, QemuDriver};
+pub use incidents::Incident;
 pub use process::RunAs;
 pub use tls::TlsFiles;

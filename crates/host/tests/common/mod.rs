@@ -27,6 +27,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A guest that shuts down as soon as it boots: `mov $0x604,%dx; mov $0x2000,%ax; out %ax,%dx; hlt`.
 const QUITTER: &[u8] = &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4];
 
+/// A guest that says `P` and panics (QEMU's docs/specs/pvpanic.rst), each time that it boots:
+/// `mov $0x3f8,%dx; mov $'P',%al; out %al,%dx; mov $0x505,%dx; mov $1,%al; out %al,%dx; hlt; jmp .`
+#[rustfmt::skip]
+const PANICKER: &[u8] = &[
+    0xba, 0xf8, 0x03, 0xb0, b'P', 0xee, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfe,
+];
+
 /// A guest that fills its memory from 64 to 576 KiB with numbers:
 ///
 /// ```text
@@ -82,6 +89,10 @@ impl Bench {
         quitter[..QUITTER.len()].copy_from_slice(QUITTER);
         quitter[510..512].copy_from_slice(&[0x55, 0xaa]);
         std::fs::write(bench.path("quitter.raw"), quitter).unwrap();
+        let mut panicker = vec![0; writer::DISK];
+        panicker[..PANICKER.len()].copy_from_slice(PANICKER);
+        panicker[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(bench.path("panicker.raw"), panicker).unwrap();
         std::fs::write(bench.path("primary.raw"), writer::disk()).unwrap();
         std::fs::write(bench.path("secondary.raw"), vec![0xa5; writer::DISK]).unwrap();
         bench

@@ -56,6 +56,8 @@ pub(super) fn running() -> Situation {
         filled_in_vain: BTreeSet::new(),
         no_fill_before: None,
         has_room: true,
+        reset: None,
+        deaf: false,
         now: NOW,
     }
 }
@@ -688,4 +690,26 @@ fn a_guest_that_arrived_is_recorded_at_its_new_owners_epoch() {
     assert_eq!(next(&s), Step::Admit { replica: replica("host2", 1) });
     s.in_sync.values_mut().for_each(|set| set.epoch = Epoch(2));
     assert_eq!(next(&s).rest(), Some(&Rest::Running));
+}
+
+#[test]
+fn a_guest_that_is_not_well_is_reset_after_what_keeps_its_replicas() {
+    let mut s = running();
+    let restart = model::HealthRestart {
+        at: NOW,
+        host: fixture::host("host1"),
+        how: model::HealthRestartKind::InPlace,
+        why: "it panicked".into(),
+    };
+    s.reset = Some(restart.clone());
+    assert_eq!(next(&s), Step::Reset { restart });
+    let without_session = Situation { authority: Authority::Confirmed, ..s.clone() };
+    assert_eq!(next(&without_session).rest(), Some(&Rest::Running));
+    mirror(&mut s).state = Mirror::Broken;
+    assert!(matches!(next(&s), Step::LetGo { .. }));
+    // One that hears nothing is not asked to shut down.
+    let mut s = handing_over();
+    assert_eq!(next(&s), Step::Shutdown);
+    s.deaf = true;
+    assert_eq!(next(&s), Step::End { why: ExitReason::Killed });
 }

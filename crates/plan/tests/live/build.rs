@@ -261,6 +261,7 @@ impl Live {
             migration: None,
             no_room: false,
             failed_at: None,
+            health: None,
         };
         self.view.guest_reports.insert(spec.name.clone(), report);
         let assignment = Assignment {
@@ -360,6 +361,7 @@ pub fn spec(name: &str, pool: Pool, words: &GuestWords) -> GuestSpec {
         start_after: BTreeSet::new(),
         restart_with: Default::default(),
         resync: Default::default(),
+        health: Default::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 mod balancing;
 mod fencing;
 mod healing;
+mod health;
 mod migrating;
 mod moving;
 mod ordering;

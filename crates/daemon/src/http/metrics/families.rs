@@ -226,6 +226,21 @@ impl Facts<'_> {
             "The phase that a guest of this host is in",
             owned.iter().map(phase).collect::<Vec<_>>(),
         );
+        let health = |view: &GuestView| {
+            let labels = [guest(&view.name), vec![("health", view.health()?.state.to_string())]].concat();
+            Some((labels, 1.0))
+        };
+        families.gauge(
+            "guest_health",
+            "How well a guest of this host is",
+            owned.iter().filter_map(health).collect::<Vec<_>>(),
+        );
+        let restarts = |view: &GuestView| Some((guest(&view.name), view.health()?.restarts.len() as f64));
+        families.gauge(
+            "guest_health_restarts",
+            "Restarts of a guest that was not well, within the last hour",
+            owned.iter().filter_map(restarts).collect::<Vec<_>>(),
+        );
         families.gauge("guest_vcpus", "Virtual processors of a guest", of(|view| f64::from(view.spec.vcpus)));
         families.bytes("guest_memory", "Memory that a guest may use", of(|view| view.spec.memory.0 as f64));
     }

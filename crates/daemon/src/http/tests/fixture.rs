@@ -269,6 +269,7 @@ impl TestCluster {
             migration: None,
             no_room: false,
             failed_at: None,
+            health: None,
         };
         self.write(|txn| {
             txn.put(&assignment).put(&report);

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    ChangeDuty, ChangeGuest, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags, CreateDisk,
-    CreateGuest, CreateRule, MigrateGuest, ProblemKind, ReplaceRule, RuleState, WatchEvent,
+    ChangeDuty, ChangeGuest, ChangeHealth, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags,
+    CreateDisk, CreateGuest, CreateRule, MigrateGuest, ProblemKind, ReplaceRule, RuleState, WatchEvent,
 };
 use futures::StreamExt;
 use model::{
     Assignment, BalanceMode, Bytes, Duty, Epoch, EventKind, GuestName, GuestPlace, GuestReport,
-    GuestSelector, GuestState, HostSelector, InSync, JobKind, JobReport, JobState, Losses, MoveOptions, Pool,
-    PowerWish, Replica, RuleKind, RuleScope, RuleStrength, Storm, Survive,
+    GuestSelector, GuestState, HealthCheck, HealthSpec, HostSelector, InSync, JobKind, JobReport, JobState,
+    Losses, MoveOptions, OnUnhealthy, Pool, PowerWish, Replica, RuleKind, RuleScope, RuleStrength, Storm,
+    Survive,
 };
 
 use super::fixture::{PATIENCE, TestCluster, guest, host_name, refusal};
@@ -75,6 +76,7 @@ pub async fn run_guest(cluster: &TestCluster, request: CreateGuest, place: [usiz
         migration: None,
         no_room: false,
         failed_at: None,
+        health: None,
     };
     let mut members = BTreeSet::from([(report.host.clone(), report.boot_id)]);
     members.extend(assignment.secondary.iter().map(|host| (host.clone(), view.sessions[host].boot_id)));
@@ -348,6 +350,11 @@ async fn a_guest_is_described_anew() {
     let after =
         |name: &str| ChangeGuest { start_after: Some([guest(name)].into()), ..ChangeGuest::default() };
     let memory = |memory| ChangeGuest { memory: Some(memory), ..ChangeGuest::default() };
+    let health = |health| ChangeGuest { health, ..ChangeGuest::default() };
+    let check = |check| health(ChangeHealth { check: Some(check), ..ChangeHealth::default() });
+    let alarm = ChangeHealth { on_unhealthy: Some(OnUnhealthy::Alarm), ..ChangeHealth::default() };
+    let spec = client.change_guest(&web, &health(alarm)).await.unwrap().spec;
+    assert_eq!(spec.health, HealthSpec { on_unhealthy: OnUnhealthy::Alarm, ..HealthSpec::default() });
     for (name, change, why) in [
         ("web1", ChangeGuest::default(), "nothing is to be different"),
         ("web1", after("nobody"), "there is no guest of that name"),
@@ -355,6 +362,13 @@ async fn a_guest_is_described_anew() {
         ("db1", after("web1"), "db1 starts after web1, web1 after db1"),
         ("web1", memory(Bytes::gib(2)), "cannot change its size while it runs"),
         ("db1", memory(Bytes::mib(1)), "too little memory"),
+        ("web1", check(HealthCheck::Tcp { port: 22 }), "asks an address of the guest, and it has none"),
+        ("web1", check(HealthCheck::Command { command: Vec::new() }), "command is empty"),
+        (
+            "web1",
+            health(ChangeHealth { failures: Some(0), ..ChangeHealth::default() }),
+            "failures in a row of 0",
+        ),
     ] {
         let problem = refusal(client.change_guest(&guest(name), &change).await);
         assert!(problem.why.contains(why), "{problem}");

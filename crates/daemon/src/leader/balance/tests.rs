@@ -52,6 +52,7 @@ fn cluster() -> ClusterView {
         start_after: BTreeSet::new(),
         restart_with: BTreeSet::new(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: spec.name.clone(),

@@ -218,6 +218,7 @@ fn guest() -> (GuestSpec, Assignment) {
         start_after: BTreeSet::new(),
         restart_with: BTreeSet::new(),
         resync: Default::default(),
+        health: Default::default(),
     };
     let assignment = Assignment {
         guest: spec.name.clone(),

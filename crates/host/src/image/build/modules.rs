@@ -46,6 +46,11 @@ impl Modules {
         Ok(Self { files, built_in })
     }
 
+    /// Whether there is a file of that name, with underscores.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
     /// The wanted modules and those that they need, each after what it needs. What the kernel has built in is
     /// left out.
     pub(super) async fn load_order(&self, wanted: &[&str]) -> Result<Vec<Module>, HostError> {

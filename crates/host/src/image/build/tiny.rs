@@ -31,6 +31,9 @@ const DISK_BYTES: u64 = 1 << 20;
 const MODULES_FIRST: [&str; 7] =
     ["virtio_pci", "virtio_blk", "virtio_net", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1"];
 
+/// With them, where the kernel has them as modules: says outside that it panicked.
+const MODULES_IF_THERE: [&str; 1] = ["pvpanic_mmio"];
+
 /// After that: the guest agent's port, entropy, the balloon, the power button, what user-data may want.
 const MODULES_LATER: [&str; 9] = [
     "virtio_console",
@@ -69,7 +72,9 @@ pub async fn build_tiny(work_dir: &Path, progress: Progress<'_>) -> Result<Built
     let version = kernel_version(&root)?;
     let modules_dir = first_of(&root, &["usr/lib/modules", "lib/modules"])?.join(&version);
     let modules = Modules::find(&modules_dir)?;
-    let first = modules.load_order(&MODULES_FIRST).await?;
+    let there = MODULES_IF_THERE.into_iter().filter(|name| modules.has(name));
+    let first: Vec<&str> = MODULES_FIRST.into_iter().chain(there).collect();
+    let first = modules.load_order(&first).await?;
     let mut later = modules.load_order(&MODULES_LATER).await?;
     later.retain(|module| first.iter().all(|other| other.name != module.name));
 

@@ -294,6 +294,7 @@ pub(super) fn acts(step: &Step, s: &Situation) -> Vec<Act> {
             [Act::SayStarting, Act::Launch].into_iter().chain(attach).chain([Act::Resume]).collect()
         }
         Step::GoOn => panic!("no disk is full here"),
+        Step::Reset { .. } => panic!("every guest is well here"),
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         Step::Attach { target, .. } => vec![Act::Attach(target.clone())],

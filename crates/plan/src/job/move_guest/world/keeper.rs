@@ -116,6 +116,8 @@ impl World {
             filled_in_vain: BTreeSet::new(),
             no_fill_before: None,
             has_room: true,
+            reset: None,
+            deaf: false,
             now: self.now(),
             spec,
             assignment,
