@@ -223,16 +223,16 @@ pub struct MigrateGuest {
 
 /// What a guest showed and said last, each time before it was reset, or when its QEMU had died.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Incidents {
+pub struct LastMoments {
     /// Oldest first.
-    pub incidents: Vec<IncidentView>,
+    pub last_moments: Vec<LastMomentView>,
     /// Hosts that did not answer: what they keep is missing.
     #[schema(value_type = Vec<String>)]
     pub silent: Vec<HostName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct IncidentView {
+pub struct LastMomentView {
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     pub host: HostName,

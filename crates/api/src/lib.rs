@@ -45,7 +45,7 @@ pub use encoding::Blob;
 pub use event::{EventQuery, EventView};
 pub use fence::{AddFenceDevice, DeviceTestView, FenceDeviceView, FenceHost, FenceTestView};
 pub use guest::{
-    CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, IncidentView, Incidents, MigrateGuest,
+    CreateDisk, CreateGuest, ExecAnswer, ExecRequest, GuestView, LastMomentView, LastMoments, MigrateGuest,
     PictureView,
 };
 pub use host::HostView;

@@ -22,7 +22,7 @@ use crate::{
     ChangeGuest, ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket,
     ConvertVolume, CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView,
     ExecAnswer, ExecRequest, FenceDeviceView, FenceHost, FenceTestView, GrowVolume, GuestView, HashAnswer,
-    HashRequest, HostView, ImageView, Incidents, Invitation, JobView, JoinAnswer, JoinRequest, LastLines,
+    HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LastLines, LastMoments,
     LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView,
     RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView,
     SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
@@ -248,13 +248,17 @@ fn measured_endpoints() -> Vec<Endpoint> {
                 .access(Access::Host)
                 .gives::<LastLines>()
         },
-        Endpoint::get("/v1/guests/{name}/incidents", "guests", "What a guest showed last before each reset")
-            .gives::<Incidents>(),
+        Endpoint::get(
+            "/v1/guests/{name}/last-moments",
+            "guests",
+            "What a guest showed last before each reset",
+        )
+        .gives::<LastMoments>(),
         Endpoint {
             query: GUEST,
-            ..Endpoint::get("/v1/internal/incidents", "guests", "What a guest showed last on this host")
+            ..Endpoint::get("/v1/internal/last-moments", "guests", "What a guest showed last on this host")
                 .access(Access::Host)
-                .gives::<Incidents>()
+                .gives::<LastMoments>()
         },
         Endpoint {
             query: OWN_SERIES,

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::{Ask, CONNECT_TIMEOUT, Client, ClientError, Failure, cause, read_problem};
-use crate::{Incidents, LastLines};
+use crate::{LastLines, LastMoments};
 
 /// The daemon sends a ping every 5 s; silence for longer means that its host is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
@@ -71,15 +71,15 @@ impl Client {
     }
 
     /// What the guest showed and said last before it was reset, on whichever hosts it was.
-    pub async fn incidents(&self, name: &GuestName) -> Result<Incidents, ClientError> {
+    pub async fn last_moments(&self, name: &GuestName) -> Result<LastMoments, ClientError> {
         let asked = format!("show what happened to the guest '{name}'");
-        self.fetch(Ask::get(format!("/v1/guests/{name}/incidents"), asked)).await
+        self.fetch(Ask::get(format!("/v1/guests/{name}/last-moments"), asked)).await
     }
 
     /// The same, by the host that is asked. For hosts.
-    pub async fn own_incidents(&self, guest: GuestId) -> Result<Incidents, ClientError> {
+    pub async fn own_last_moments(&self, guest: GuestId) -> Result<LastMoments, ClientError> {
         let asked = "ask a host what happened to a guest";
-        self.fetch(Ask::get("/v1/internal/incidents", asked).query("guest", guest)).await
+        self.fetch(Ask::get("/v1/internal/last-moments", asked).query("guest", guest)).await
     }
 
     /// The guest's screen, in the RFB protocol.

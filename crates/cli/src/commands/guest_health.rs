@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use api::{ChangeHealth, GuestView, Incidents};
+use api::{ChangeHealth, GuestView, LastMoments};
 use clap::Args;
 use jiff::Timestamp;
 use model::{GuestName, HealthCheck, HealthRestartKind, HealthSpec, HealthState, OnUnhealthy};
@@ -117,12 +117,16 @@ fn watched(spec: &HealthSpec) -> String {
 }
 
 /// Shows what a guest said last before each reset, and saves what it showed.
-pub async fn incidents(context: &Context, guest: &GuestName, save: Option<PathBuf>) -> Result<(), Failure> {
-    let kept = context.client()?.incidents(guest).await?;
+pub async fn last_moments(
+    context: &Context,
+    guest: &GuestName,
+    save: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let kept = context.client()?.last_moments(guest).await?;
     if let Some(folder) = &save {
-        for incident in &kept.incidents {
-            let Some(picture) = &incident.picture else { continue };
-            let name = format!("{guest}-{}.{}", incident.at.as_millisecond(), picture.format);
+        for moment in &kept.last_moments {
+            let Some(picture) = &moment.picture else { continue };
+            let name = format!("{guest}-{}.{}", moment.at.as_millisecond(), picture.format);
             let path = folder.join(name);
             std::fs::write(&path, &picture.bytes.0).map_err(|error| {
                 let asked = format!("save a picture of '{guest}'");
@@ -134,22 +138,22 @@ pub async fn incidents(context: &Context, guest: &GuestName, save: Option<PathBu
     context.output.result(&kept, |_| shown(&kept, Timestamp::now()))
 }
 
-fn shown(kept: &Incidents, now: Timestamp) -> String {
+fn shown(kept: &LastMoments, now: Timestamp) -> String {
     let mut text = String::new();
-    for incident in &kept.incidents {
-        let at = times::at_and_ago(incident.at, now);
-        text += &format!("On {}, {at}: {}\n", incident.host, incident.why);
-        let picture = incident.picture.as_ref();
+    for moment in &kept.last_moments {
+        let at = times::at_and_ago(moment.at, now);
+        text += &format!("On {}, {at}: {}\n", moment.host, moment.why);
+        let picture = moment.picture.as_ref();
         text += &picture
             .map_or(String::new(), |p| format!("  a picture ({}), `--save FOLDER` writes it\n", p.format));
-        let said = String::from_utf8_lossy(&incident.lines.0).into_owned();
+        let said = String::from_utf8_lossy(&moment.lines.0).into_owned();
         let last: Vec<&str> = said.lines().rev().take(LINES_SHOWN).collect();
         for line in last.iter().rev() {
             let line: String = line.chars().filter(|c| !c.is_control()).collect();
             text += &format!("  | {line}\n");
         }
     }
-    if kept.incidents.is_empty() {
+    if kept.last_moments.is_empty() {
         text += "Nothing has happened to it.\n";
     }
     for host in &kept.silent {
@@ -163,25 +167,25 @@ const LINES_SHOWN: usize = 12;
 
 #[cfg(test)]
 mod tests {
-    use api::{Blob, IncidentView};
+    use api::{Blob, LastMomentView};
 
     use super::*;
 
     #[test]
     fn what_happened_is_shown_with_the_last_lines() {
-        let incident = IncidentView {
+        let moment = LastMomentView {
             at: Timestamp::UNIX_EPOCH,
             host: "host1".parse().unwrap(),
             why: "it panicked".into(),
             lines: Blob(b"hello\r\n\x1b[31mKernel panic\r\n".to_vec()),
             picture: None,
         };
-        let kept = Incidents { incidents: vec![incident], silent: vec!["host2".parse().unwrap()] };
+        let kept = LastMoments { last_moments: vec![moment], silent: vec!["host2".parse().unwrap()] };
         let text = shown(&kept, Timestamp::UNIX_EPOCH);
         assert!(
             text.contains(": it panicked\n  | hello\n  | [31mKernel panic\nhost2 does not answer"),
             "{text}"
         );
-        assert_eq!(shown(&Incidents::default(), Timestamp::UNIX_EPOCH), "Nothing has happened to it.\n");
+        assert_eq!(shown(&LastMoments::default(), Timestamp::UNIX_EPOCH), "Nothing has happened to it.\n");
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use host::qemu::{Incident, QemuDriver};
+use host::qemu::{LastMoment, QemuDriver};
 use host::{Machine, RunState};
 use jiff::Timestamp;
 use model::{EventKind, GuestName, GuestReport, HealthReport, HealthRestart, HealthRestartKind, HealthState};
@@ -189,7 +189,7 @@ impl Keeper {
                 let why = report.message.as_deref().unwrap_or("it does not say why");
                 let message = format!(
                     "'{guest}' is not well: {why}; look into it with `kennel guest console {guest}` and `kennel guest \
-                     incidents {guest}`, then `kennel guest restart {guest}`"
+                     last-moments {guest}`, then `kennel guest restart {guest}`"
                 );
                 events.error(EventKind::GuestUnhealthy, subject, message);
             }
@@ -274,8 +274,8 @@ async fn keep_as(
     picture: Option<host::Picture>,
 ) {
     let lines = machine.scroll_back(LINES_KEPT).await;
-    let incident = Incident { at_ms: at.as_millisecond(), why: why.to_owned(), lines, picture };
-    if let Err(error) = driver.keep_incident(machine.label().id, incident).await {
+    let moment = LastMoment { at_ms: at.as_millisecond(), why: why.to_owned(), lines, picture };
+    if let Err(error) = driver.keep_last_moment(machine.label().id, moment).await {
         tracing::warn!(guest = %machine.label().guest, %error, "what it showed last is not kept");
     }
 }

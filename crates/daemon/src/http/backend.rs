@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use host::compare::PieceHash;
 use host::fence::Agents;
 use host::image::store::ImageFiles;
-use host::qemu::Incident;
+use host::qemu::LastMoment;
 use host::series::Series;
 use host::usage::Reading;
 use host::{HostError, Machine};
@@ -70,7 +70,7 @@ pub trait Backend: Send + Sync + Debug + 'static {
         Ok(None)
     }
     /// What a guest showed and said last before each of its resets while it was here, oldest first.
-    async fn incidents(&self, _guest: GuestId) -> Result<Vec<Incident>, HostError> {
+    async fn last_moments(&self, _guest: GuestId) -> Result<Vec<LastMoment>, HostError> {
         Ok(Vec::new())
     }
     /// For how long each volume of this host's guests has held writes, since this daemon started.

@@ -25,9 +25,9 @@ mod fencing;
 mod guests;
 mod hosts;
 mod images;
-mod incidents;
 mod inside;
 mod last_lines;
+mod last_moments;
 mod lists;
 mod local;
 mod measured;
@@ -103,7 +103,7 @@ pub fn router(backend: Shared) -> Router {
         .route("/v1/internal/usage", get(usage::of_this_host))
         .route("/v1/internal/series", get(measured::of_this_host))
         .route("/v1/internal/last-lines", get(last_lines::of_this_host))
-        .route("/v1/internal/incidents", get(incidents::of_this_host))
+        .route("/v1/internal/last-moments", get(last_moments::of_this_host))
         .route_layer(middleware::from_fn_with_state(backend.clone(), auth::require_host));
     open.merge(operator)
         .merge(hosts)
@@ -137,7 +137,7 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/hosts/{name}/series", get(measured::of_host))
         .route("/v1/guests/{name}/series", get(measured::of_guest))
         .route("/v1/guests/{name}/last-lines", get(last_lines::of_guest))
-        .route("/v1/guests/{name}/incidents", get(incidents::of_guest))
+        .route("/v1/guests/{name}/last-moments", get(last_moments::of_guest))
         .route("/metrics", get(metrics::of_this_host))
         .route("/v1/rules", get(rules::list).post(rules::create))
         .route("/v1/rules/{name}", get(rules::show).put(rules::replace).delete(rules::delete))

@@ -256,8 +256,8 @@ impl Backend for Member {
         self.agent.driver.last_lines(guest, bytes_max).await
     }
 
-    async fn incidents(&self, guest: GuestId) -> Result<Vec<host::qemu::Incident>, HostError> {
-        self.agent.driver.incidents(guest).await
+    async fn last_moments(&self, guest: GuestId) -> Result<Vec<host::qemu::LastMoment>, HostError> {
+        self.agent.driver.last_moments(guest).await
     }
 
     fn held(&self) -> BTreeMap<VolumeId, Duration> {

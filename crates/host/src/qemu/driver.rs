@@ -14,7 +14,7 @@ use tokio::process::Child;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::command::{MachineFiles, Origin, arguments, escape, qmp_chardev};
-use super::incidents::Incident;
+use super::last_moments::LastMoment;
 use super::machine::{MachinePaths, QemuMachine};
 use super::process::{self, ProcessHandle, ProcessId, RunAs};
 use super::qmp::Qmp;
@@ -26,7 +26,7 @@ use crate::{BootFiles, HostError, Hypervisor, Machine, MachineConfig};
 const VERSION_MIN: (u32, u32) = (7, 2);
 
 /// In a guest's folder of logs.
-const INCIDENTS: &str = "incidents";
+const LAST_MOMENTS: &str = "last-moments";
 
 const PACKAGE: &str = "qemu-system-x86";
 
@@ -118,15 +118,15 @@ impl QemuDriver {
     }
 
     /// Keeps what a guest showed and said last, for people; the oldest such record goes.
-    pub async fn keep_incident(&self, guest: GuestId, incident: Incident) -> Result<(), HostError> {
-        let folder = self.log_dir(guest).join(INCIDENTS);
-        crate::blocking(move || super::incidents::keep(&folder, &incident)).await
+    pub async fn keep_last_moment(&self, guest: GuestId, moment: LastMoment) -> Result<(), HostError> {
+        let folder = self.log_dir(guest).join(LAST_MOMENTS);
+        crate::blocking(move || super::last_moments::keep(&folder, &moment)).await
     }
 
     /// What was kept of a guest while it was here, oldest first.
-    pub async fn incidents(&self, guest: GuestId) -> Result<Vec<Incident>, HostError> {
-        let folder = self.log_dir(guest).join(INCIDENTS);
-        crate::blocking(move || Ok(super::incidents::list(&folder))).await
+    pub async fn last_moments(&self, guest: GuestId) -> Result<Vec<LastMoment>, HostError> {
+        let folder = self.log_dir(guest).join(LAST_MOMENTS);
+        crate::blocking(move || Ok(super::last_moments::list(&folder))).await
     }
 
     /// Removes what is kept for a guest that is deleted: its folders, with the logs.

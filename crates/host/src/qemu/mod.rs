@@ -14,7 +14,7 @@
 //!       │                            │    └── handover    (the moment at which it changes its host)
 //!       │                            ├── agent            (programs inside the guest)
 //!       │                            └── health           (what its disks do and its screen shows)
-//!       ├── incidents (what it showed last before it was reset)
+//!       ├── last_moments (what it showed last before it was reset)
 //!       ├── record  (the label)
 //!       └── process (pidfds, /proc)
 //! ```
@@ -28,7 +28,7 @@ mod doubt;
 mod driver;
 mod handover;
 mod health;
-mod incidents;
+mod last_moments;
 mod machine;
 mod migration;
 mod mirror;
@@ -42,6 +42,6 @@ pub(crate) mod tls;
 
 pub(crate) use command::qmp_chardev;
 pub use driver::{QemuConfig, QemuDriver};
-pub use incidents::Incident;
+pub use last_moments::LastMoment;
 pub use process::RunAs;
 pub use tls::TlsFiles;

@@ -61,11 +61,11 @@ fn a_guest_that_panics_is_running_again_within_seconds() {
     assert_eq!(guest["report"]["health"]["restarts"][0]["why"], "it panicked", "{guest}");
 
     // What it said and showed last is kept.
-    let kept = lab.json(&["guest", "incidents", "web1"]).unwrap();
-    let incident = &kept["incidents"][0];
-    assert_eq!(incident["why"], "it panicked", "{kept}");
-    assert!(!incident["picture"]["bytes"].as_str().unwrap_or_default().is_empty(), "no picture is kept");
-    let shown = lab.kennel(&["guest", "incidents", "web1"]).unwrap();
+    let kept = lab.json(&["guest", "last-moments", "web1"]).unwrap();
+    let moment = &kept["last_moments"][0];
+    assert_eq!(moment["why"], "it panicked", "{kept}");
+    assert!(!moment["picture"]["bytes"].as_str().unwrap_or_default().is_empty(), "no picture is kept");
+    let shown = lab.kennel(&["guest", "last-moments", "web1"]).unwrap();
     assert!(shown.contains("Kernel panic - not syncing"), "{shown}");
     story.verify(&recorder);
     story.end(watch);
@@ -117,8 +117,8 @@ fn a_guest_that_restarts_do_not_help_is_started_on_its_secondarys_host() {
     let (owner, secondary) = (owner.as_str(), secondary.as_str());
     let expected = [(owner, "in-place"), (owner, "in-place"), (owner, "elsewhere"), (secondary, "in-place")];
     assert_eq!(told, expected, "{given_up}");
-    let kept = lab.json(&["guest", "incidents", "web1"]).unwrap();
-    let hosts = kept["incidents"].as_array().unwrap().iter().map(|one| one["host"].as_str().unwrap());
+    let kept = lab.json(&["guest", "last-moments", "web1"]).unwrap();
+    let hosts = kept["last_moments"].as_array().unwrap().iter().map(|one| one["host"].as_str().unwrap());
     assert_eq!(hosts.collect::<Vec<_>>(), [owner, owner, owner, secondary]);
     lab.wait_for_sync("web1").unwrap();
 }

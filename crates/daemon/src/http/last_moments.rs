@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use api::{Blob, IncidentView, Incidents, PictureView};
+use api::{Blob, LastMomentView, LastMoments, PictureView};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ pub struct Asked {
 }
 
 /// Of a guest, on whichever hosts it was.
-pub async fn of_guest(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<Incidents>> {
+pub async fn of_guest(State(backend): State<Shared>, Path(name): Path<String>) -> Answer<Json<LastMoments>> {
     let name: GuestName = named(&name, "guest")?;
     let asked = format!("show what happened to the guest '{name}'");
     let view = backend.state().view();
@@ -35,7 +35,7 @@ pub async fn of_guest(State(backend): State<Shared>, Path(name): Path<String>) -
             let part = if &host.name == backend.me() {
                 own(backend, guest, asked).await.ok()
             } else if view.is_live(&host.name) {
-                let asking = async { backend.peers().to(host).ok()?.own_incidents(guest).await.ok() };
+                let asking = async { backend.peers().to(host).ok()?.own_last_moments(guest).await.ok() };
                 tokio::time::timeout(ANSWER_LIMIT, asking).await.ok().flatten()
             } else {
                 None
@@ -43,14 +43,14 @@ pub async fn of_guest(State(backend): State<Shared>, Path(name): Path<String>) -
             (host.name.clone(), part)
         }
     });
-    let mut whole = Incidents::default();
+    let mut whole = LastMoments::default();
     for (host, part) in futures::future::join_all(parts).await {
         match part {
-            Some(part) => whole.incidents.extend(part.incidents),
+            Some(part) => whole.last_moments.extend(part.last_moments),
             None => whole.silent.push(host),
         }
     }
-    whole.incidents.sort_by(|a, b| (a.at, &a.host).cmp(&(b.at, &b.host)));
+    whole.last_moments.sort_by(|a, b| (a.at, &a.host).cmp(&(b.at, &b.host)));
     Ok(Json(whole))
 }
 
@@ -58,21 +58,21 @@ pub async fn of_guest(State(backend): State<Shared>, Path(name): Path<String>) -
 pub async fn of_this_host(
     State(backend): State<Shared>,
     Query(query): Query<Asked>,
-) -> Answer<Json<Incidents>> {
+) -> Answer<Json<LastMoments>> {
     let guest = named::<GuestId>(&query.guest, "guest")?;
     own(&backend, guest, "show what happened to a guest").await.map(Json)
 }
 
-async fn own(backend: &Shared, guest: GuestId, asked: &str) -> Answer<Incidents> {
-    let kept = backend.incidents(guest).await.map_err(|error| Refused::of_host(asked, error))?;
-    let incidents = kept.into_iter().map(|incident| IncidentView {
-        at: Timestamp::from_millisecond(incident.at_ms).unwrap_or_default(),
+async fn own(backend: &Shared, guest: GuestId, asked: &str) -> Answer<LastMoments> {
+    let kept = backend.last_moments(guest).await.map_err(|error| Refused::of_host(asked, error))?;
+    let last_moments = kept.into_iter().map(|moment| LastMomentView {
+        at: Timestamp::from_millisecond(moment.at_ms).unwrap_or_default(),
         host: backend.me().clone(),
-        why: incident.why,
-        lines: Blob(incident.lines),
-        picture: incident
+        why: moment.why,
+        lines: Blob(moment.lines),
+        picture: moment
             .picture
             .map(|picture| PictureView { format: picture.format, bytes: Blob(picture.bytes) }),
     });
-    Ok(Incidents { incidents: incidents.collect(), silent: Vec::new() })
+    Ok(LastMoments { last_moments: last_moments.collect(), silent: Vec::new() })
 }

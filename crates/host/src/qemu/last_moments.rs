@@ -14,7 +14,7 @@ const KEPT: usize = 5;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incident {
+pub struct LastMoment {
     /// Milliseconds since 1970.
     pub at_ms: i64,
     /// One sentence without a full stop.
@@ -34,20 +34,16 @@ struct Kept {
 }
 
 /// Keeps one more, and forgets the oldest.
-pub(super) fn keep(folder: &Path, incident: &Incident) -> Result<(), HostError> {
+pub(super) fn keep(folder: &Path, moment: &LastMoment) -> Result<(), HostError> {
     let failed = |what: &Path, error: std::io::Error| {
         HostError::Failed(format!("cannot keep what a guest showed last in {}: {error}", what.display()))
     };
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
     let picture =
-        incident.picture.as_ref().map(|picture| (picture.format.clone(), BASE64.encode(&picture.bytes)));
-    let kept = Kept {
-        at_ms: incident.at_ms,
-        why: incident.why.clone(),
-        lines: BASE64.encode(&incident.lines),
-        picture,
-    };
-    let path = folder.join(format!("{:016}.json", incident.at_ms));
+        moment.picture.as_ref().map(|picture| (picture.format.clone(), BASE64.encode(&picture.bytes)));
+    let kept =
+        Kept { at_ms: moment.at_ms, why: moment.why.clone(), lines: BASE64.encode(&moment.lines), picture };
+    let path = folder.join(format!("{:016}.json", moment.at_ms));
     let bytes = serde_json::to_vec(&kept).map_err(|error| failed(&path, error.into()))?;
     std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
     let files = files(folder);
@@ -58,14 +54,14 @@ pub(super) fn keep(folder: &Path, incident: &Incident) -> Result<(), HostError> 
 }
 
 /// Those that are kept, oldest first. One that cannot be read is left out.
-pub(super) fn list(folder: &Path) -> Vec<Incident> {
+pub(super) fn list(folder: &Path) -> Vec<LastMoment> {
     let read = |path: &PathBuf| {
         let kept: Kept = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         let picture = match kept.picture {
             Some((format, bytes)) => Some(Picture { format, bytes: BASE64.decode(bytes).ok()? }),
             None => None,
         };
-        Some(Incident { at_ms: kept.at_ms, why: kept.why, lines: BASE64.decode(kept.lines).ok()?, picture })
+        Some(LastMoment { at_ms: kept.at_ms, why: kept.why, lines: BASE64.decode(kept.lines).ok()?, picture })
     };
     files(folder).iter().filter_map(read).collect()
 }
@@ -86,10 +82,10 @@ mod tests {
     #[test]
     fn the_last_few_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("incidents");
+        let folder = folder.path().join("last-moments");
         assert_eq!(list(&folder), []);
         let picture = Some(Picture { format: "png".to_owned(), bytes: vec![1, 2] });
-        let one = |at_ms| Incident {
+        let one = |at_ms| LastMoment {
             at_ms,
             why: "it panicked".into(),
             lines: b"oops\xff".to_vec(),
