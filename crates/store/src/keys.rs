@@ -11,7 +11,8 @@
 //! /kennel/fence-devices/<host>                     fences/<host>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
-//! /kennel/users/<user>
+//! /kennel/users/<user>                             incidents/<number>
+//! /kennel/alerts/<alert>                           alert-states/<alert>
 //! ```
 //!
 //! A key follows from its record ([`Record::key`](crate::Record::key)); a record that stands elsewhere is
@@ -20,7 +21,8 @@
 use std::net::IpAddr;
 
 use model::{
-    EventId, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, RuleName, UserName, VolumeId,
+    AlertName, EventId, GuestName, HostName, ImageName, IncidentId, JobId, NetworkName, PoolName, RuleName,
+    UserName, VolumeId,
 };
 
 pub const SCHEMA: &str = "/kennel/schema";
@@ -47,6 +49,9 @@ pub const FENCES: &str = "/kennel/fences/";
 pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
+pub const INCIDENTS: &str = "/kennel/incidents/";
+pub const ALERTS: &str = "/kennel/alerts/";
+pub const ALERT_STATES: &str = "/kennel/alert-states/";
 pub const TOKENS: &str = "/kennel/tokens/";
 pub const USERS: &str = "/kennel/users/";
 /// What only the daemon may read, such as the authority's private key; never decoded into a view.
@@ -128,6 +133,18 @@ pub fn event(id: EventId) -> String {
     format!("{EVENTS}{id}")
 }
 
+pub fn incident(id: IncidentId) -> String {
+    format!("{INCIDENTS}{id}")
+}
+
+pub fn alert(name: &AlertName) -> String {
+    format!("{ALERTS}{name}")
+}
+
+pub fn alert_state(name: &AlertName) -> String {
+    format!("{ALERT_STATES}{name}")
+}
+
 /// `sha256`: of the token's text, hexadecimal, lower case.
 pub fn token(sha256: &str) -> String {
     format!("{TOKENS}{sha256}")
@@ -166,6 +183,9 @@ pub enum Kind {
     Job,
     JobReport,
     Event,
+    Incident,
+    Alert,
+    AlertState,
     Token,
     User,
     Secret,
@@ -173,7 +193,7 @@ pub enum Kind {
 
 const SINGLES: [(&str, Kind); 3] = [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader)];
 
-const PREFIXES: [(&str, Kind); 22] = [
+const PREFIXES: [(&str, Kind); 25] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -193,6 +213,9 @@ const PREFIXES: [(&str, Kind); 22] = [
     (JOBS, Kind::Job),
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),
+    (INCIDENTS, Kind::Incident),
+    (ALERTS, Kind::Alert),
+    (ALERT_STATES, Kind::AlertState),
     (TOKENS, Kind::Token),
     (USERS, Kind::User),
     (SECRETS, Kind::Secret),
