@@ -88,7 +88,10 @@ export function IncidentView({ id }: { id: number }) {
                 ["About", <Subject of={incident.subject} key="about" />],
                 ["Began", moment(incident.began_at)],
                 ["Ended", incident.ended_at === null ? "not yet" : moment(incident.ended_at)],
-                ["Lasted", one.lasted_ms === null ? <Ago at={incident.began_at} key="lasted" /> : measured(one.lasted_ms)],
+                [
+                  "Lasted",
+                  one.lasted_ms === null ? <Ago at={incident.began_at} key="lasted" /> : measured(one.lasted_ms),
+                ],
                 ...incident.open_because.map((why): [string, string] => ["Still", capital(why)]),
               ]}
             />

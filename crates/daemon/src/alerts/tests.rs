@@ -34,7 +34,8 @@ pub struct Server {
 impl Server {
     pub async fn start(program: &str, words: &[&str]) -> Server {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/alerts/tests").join(program);
-        let mut command = Command::new("python3");
+        // Debian's own, which has the packages that scripts/setup installs.
+        let mut command = Command::new("/usr/bin/python3");
         command.arg(path).args(words).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("python3, which scripts/setup installs");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
