@@ -36,7 +36,7 @@ impl Server {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/alerts/tests").join(program);
         // Debian's own, which has the packages that scripts/setup installs.
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(path).args(words).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(path).args(words).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().expect("python3, which scripts/setup installs");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut server = Server { _child: child, lines, port: 0 };
