@@ -13,7 +13,7 @@ CARGO := cargo
 LABS ?= 3
 
 .PHONY: help setup web build test-build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
-	torture-mirror bench bench-page bench-migration bench-planner sim sim-mutants
+	torture-mirror bench bench-failover bench-page bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -92,6 +92,11 @@ bench: build ## Measure what docs/performance.md states of writes, of daemons at
 bench-page: build ## The page and the API before 1,000 hosts and 20,000 guests: twelve minutes (BENCH_RATE=600)
 	@$(MAKE) tests/web/node_modules/.package-lock.json
 	cd tests/web && npm run --silent bench
+
+RUNS ?= 20
+
+bench-failover: build ## Pull the plug of a guest's host RUNS=20 times: detect, prove, decide, start; ten minutes
+	@RUNS=$(RUNS) target/debug/bench failover
 
 bench-migration: build ## Moves of a running guest, beside plain QEMU: ten minutes
 	@target/debug/bench migration

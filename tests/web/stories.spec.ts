@@ -6,7 +6,7 @@ import { accessible, expect, go, shot, signIn, test } from "./page";
 const GUEST = "pet1";
 /** What the tiny image says when it is up. */
 const GREETING = "KENNEL-GUEST-UP";
-const PLACES = ["", "guests", `guests/${GUEST}`, "guests/new:", "hosts", "hosts/host2", "topology", "jobs", "events", "images", "networks", "volumes", "settings"];
+const PLACES = ["", "guests", `guests/${GUEST}`, "guests/new:", "hosts", "hosts/host2", "topology", "jobs", "incidents", "events", "images", "networks", "volumes", "settings"];
 
 test("a wrong password is refused beside its field, and the right one opens the overview", async ({ page, expected }) => {
   expected.push("401");
@@ -366,6 +366,16 @@ test("a host loses its power: the failover is watched, and why the guest is wher
   };
   await go(page, `hosts/${host}`);
   await givePower();
+
+  await go(page, "incidents");
+  await page.getByRole("link", { name: new RegExp(`${host} (is|was) lost`) }).first().click();
+  await expect(page.locator(".meanings")).toContainText(`it ran on ${host}, and runs on ${secondary} now`);
+  await expect(page.locator(".story")).toContainText("its session is over");
+  await expect(page.locator(".head .state")).toHaveText("ended");
+  await shot(page, "incident");
+  await accessible(page, "an incident");
+
+  await go(page, `hosts/${host}`);
   await fencing.getByRole("button", { name: "Test" }).click();
   await expect(fencing).toContainText("says: on");
   await fencing.getByRole("button", { name: "Take its power" }).click();

@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { remove } from "./data/api";
 import { health } from "./data/health";
-import { isLive, link, runningJobs, session, status } from "./data/store";
+import { isLive, link, openIncidents, runningJobs, session, status } from "./data/store";
 import { clock, now } from "./data/words";
 import { Dot } from "./parts/basic";
 import { Icon, type IconName } from "./parts/icon";
@@ -16,6 +16,7 @@ import { GuestsView } from "./views/guests";
 import { HostView } from "./views/host";
 import { HostsView } from "./views/hosts";
 import { ImagesView } from "./views/images";
+import { IncidentsView, IncidentView } from "./views/incidents";
 import { JobsView } from "./views/jobs";
 import { NetworksView } from "./views/networks";
 import { OverviewView } from "./views/overview";
@@ -30,6 +31,7 @@ const PLACES: [string, string, IconName][] = [
   ["hosts", "Hosts", "hosts"],
   ["topology", "Topology", "topology"],
   ["jobs", "Jobs", "jobs"],
+  ["incidents", "Incidents", "incidents"],
   ["events", "Events", "events"],
   ["images", "Images", "images"],
   ["networks", "Networks", "networks"],
@@ -85,6 +87,8 @@ function View({ place, rest }: { place: string; rest: string[] }): ComponentChil
       return <TopologyView />;
     case "jobs":
       return <JobsView open={name} />;
+    case "incidents":
+      return name === undefined ? <IncidentsView /> : <IncidentView key={name} id={Number(name)} />;
     case "events":
       return <EventsView />;
     case "images":
@@ -107,6 +111,7 @@ function View({ place, rest }: { place: string; rest: string[] }): ComponentChil
 function Sidebar({ place }: { place: string }) {
   const [open, setOpen] = useState(false);
   const jobs = runningJobs.value.length;
+  const wrong = openIncidents.value.length;
   return (
     <aside class={open ? "sidebar open" : "sidebar"}>
       <div class="brand">
@@ -137,6 +142,11 @@ function Sidebar({ place }: { place: string }) {
             {path === "jobs" && jobs > 0 && (
               <span class="badge" role="img" aria-label={`${jobs} running`}>
                 {jobs}
+              </span>
+            )}
+            {path === "incidents" && wrong > 0 && (
+              <span class="badge" role="img" aria-label={`${wrong} open`}>
+                {wrong}
               </span>
             )}
           </a>

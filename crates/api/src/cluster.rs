@@ -165,6 +165,10 @@ fn problems(
             volume.disk, volume.guest, found.unlike, volume.id
         ))
     }));
+    let unheard = view.alert_states.values().filter(|state| view.alerts.contains_key(&state.name));
+    problems.extend(unheard.filter_map(|state| {
+        Some(format!("alerts to '{}' do not arrive: {}", state.name, state.problem.as_ref()?))
+    }));
     if !view.damaged.is_empty() {
         let count = view.damaged.len();
         problems.push(format!("{count} damaged records in the state store are skipped"));

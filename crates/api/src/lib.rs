@@ -7,6 +7,7 @@
 //! Every list can be watched: `?watch=true` turns the answer into a stream of server-sent events, which
 //! begins with everything (`snapshot`) and goes on with what changes ([`WatchEvent`]).
 
+mod alert;
 mod change;
 pub mod client;
 mod cluster;
@@ -17,6 +18,7 @@ mod fence;
 mod guest;
 mod host;
 mod image;
+mod incident;
 mod job;
 mod last_lines;
 mod local;
@@ -32,6 +34,7 @@ mod session;
 mod volume;
 mod watch;
 
+pub use alert::{AddAlert, AlertTestView, AlertView, Notice, NoticeKind, SIGNATURE_HEADER};
 pub use change::{
     ChangeDuty, ChangeGuest, ChangeHealth, ChangeHost, ChangeHostSettings, ChangeSettings, ChangeTags,
     DutyAnswer,
@@ -50,6 +53,7 @@ pub use guest::{
 };
 pub use host::HostView;
 pub use image::{BuildImage, ImageView, RegisterImage, StagedFile};
+pub use incident::{IncidentGuestView, IncidentView, utc};
 pub use job::JobView;
 pub use last_lines::{LastLines, LastLinesOfHost};
 pub use local::{InitAnswer, InitRequest, LocalJoinAnswer, LocalJoinRequest, LocalStatus};

@@ -18,14 +18,15 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::watch::Removed;
 use crate::{
-    AddFenceDevice, AddHostView, AddUser, ApplyBalance, BalanceView, BuildImage, CapacityView, ChangeDuty,
-    ChangeGuest, ChangeHost, ChangeSettings, ClusterDump, ClusterStatus, ConfirmedView, ConsoleTicket,
-    ConvertVolume, CreateGuest, CreateNetwork, CreatePool, CreateRule, DutyAnswer, EndConnections, EventView,
-    ExecAnswer, ExecRequest, FenceDeviceView, FenceHost, FenceTestView, GrowVolume, GuestView, HashAnswer,
-    HashRequest, HostView, ImageView, Invitation, JobView, JoinAnswer, JoinRequest, LastLines, LastMoments,
-    LossView, MigrateGuest, NetworkView, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView,
-    RegisterImage, ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView,
-    SetPassword, SignIn, StagedFile, UserView, VolumeView, WhyView,
+    AddAlert, AddFenceDevice, AddHostView, AddUser, AlertTestView, AlertView, ApplyBalance, BalanceView,
+    BuildImage, CapacityView, ChangeDuty, ChangeGuest, ChangeHost, ChangeSettings, ClusterDump,
+    ClusterStatus, ConfirmedView, ConsoleTicket, ConvertVolume, CreateGuest, CreateNetwork, CreatePool,
+    CreateRule, DutyAnswer, EndConnections, EventView, ExecAnswer, ExecRequest, FenceDeviceView, FenceHost,
+    FenceTestView, GrowVolume, GuestView, HashAnswer, HashRequest, HostView, ImageView, IncidentView,
+    Invitation, JobView, JoinAnswer, JoinRequest, LastLines, LastMoments, LossView, MigrateGuest,
+    NetworkView, Notice, PoolView, Problem, PromiseAnswer, PromiseRequest, RebootView, RegisterImage,
+    ReplaceRule, ReplaceSecondary, ResyncVolume, RuleView, SeriesView, SessionView, SetPassword, SignIn,
+    StagedFile, UserView, VolumeView, WhyView,
 };
 
 /// Who may ask.
@@ -223,6 +224,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(guest_endpoints());
     all.extend(resource_endpoints());
     all.extend(fencing_endpoints());
+    all.extend(incident_endpoints());
     all.extend(image_endpoints());
     all.extend(planning_endpoints());
     all.extend(session_endpoints());
@@ -494,6 +496,23 @@ fn fencing_endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// What went wrong, and who is told of it.
+fn incident_endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/incidents", "incidents", "What went wrong, as one story each, the newest last")
+            .lists::<IncidentView>(),
+        Endpoint::get("/v1/incidents/{id}", "incidents", "One incident").gives::<IncidentView>(),
+        Endpoint::get("/v1/alerts", "incidents", "Who is told of incidents").lists::<AlertView>(),
+        Endpoint::post("/v1/alerts", "incidents", "Have a webhook, or somebody by mail, told of incidents")
+            .takes::<AddAlert>()
+            .status("201")
+            .gives::<AlertView>(),
+        Endpoint::delete("/v1/alerts/{name}", "incidents", "Tell somebody of incidents no more"),
+        Endpoint::post("/v1/alerts/{name}/test", "incidents", "Have the host that is asked send a test")
+            .gives::<AlertTestView>(),
+    ]
+}
+
 fn planning_endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/v1/rules", "rules", "The placement rules, and whether each is kept")
@@ -565,8 +584,11 @@ pub fn document() -> OpenApi {
     let mut more = vec![
         (Problem::name().into_owned(), Problem::schema()),
         (Removed::name().into_owned(), Removed::schema()),
+        // The body of a webhook's request.
+        (Notice::name().into_owned(), Notice::schema()),
     ];
     Problem::schemas(&mut more);
+    Notice::schemas(&mut more);
     schemas.extend(more);
     let mut paths = Paths::new();
     for endpoint in endpoints {

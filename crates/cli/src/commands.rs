@@ -1,5 +1,6 @@
 //! The commands, one file for each noun.
 
+mod alert;
 mod balance;
 mod capacity;
 mod cluster;
@@ -14,6 +15,7 @@ mod host;
 mod host_change;
 mod host_fence;
 mod image;
+mod incident;
 mod job;
 mod network;
 mod plan;
@@ -84,6 +86,12 @@ pub enum Command {
     /// Operations that are under way, or were
     #[command(subcommand)]
     Job(job::Command),
+    /// What went wrong, as one story each: what was seen and done, how long it took, what it means
+    #[command(subcommand)]
+    Incident(incident::Command),
+    /// Who is told of incidents: webhooks and mail
+    #[command(subcommand)]
+    Alert(alert::Command),
     /// What happened, and what happens
     Events(event::Arguments),
     /// The cluster at a glance, kept up to date: load, guests by what they use, problems, jobs
@@ -118,6 +126,8 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::WhatIf(command) => what_if::run(context, command).await,
         Command::Plan(command) => plan::run(context, command).await,
         Command::Job(command) => job::run(context, command).await,
+        Command::Incident(command) => incident::run(context, command).await,
+        Command::Alert(command) => alert::run(context, command).await,
         Command::Events(arguments) => event::run(context, arguments).await,
         Command::Top(arguments) => top::run(context, arguments).await,
         // Both are done before there is a runtime.

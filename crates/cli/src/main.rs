@@ -83,6 +83,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::WhatIf(_)
         | Command::Plan(_)
         | Command::Job(_)
+        | Command::Incident(_)
+        | Command::Alert(_)
         | Command::Events(_)
         | Command::Top(_)) => ask(cli.global, command),
     }

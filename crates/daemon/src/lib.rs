@@ -4,6 +4,7 @@
 //! host's own: `sim serve` puts a made-up cluster behind it.
 
 mod agent;
+mod alerts;
 mod builds;
 mod config;
 mod events;

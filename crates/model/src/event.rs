@@ -96,4 +96,8 @@ pub enum EventKind {
     HostUnfenced,
     /// Somebody asked a host's fence devices how they are.
     FenceDevicesTested,
+    /// Others are told of incidents from now on.
+    AlertsChanged,
+    /// Alerts do not reach whom they are for, or reach it again.
+    AlertsFailing,
 }

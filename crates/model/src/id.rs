@@ -118,6 +118,12 @@ name_type!(
     "user"
 );
 
+name_type!(
+    /// The name of somebody, or something, that is told of incidents.
+    AlertName,
+    "alert"
+);
+
 /// The names of the kinds are names; a test says so.
 impl From<crate::Pool> for PoolName {
     fn from(pool: crate::Pool) -> PoolName {
@@ -207,6 +213,27 @@ impl Epoch {
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The number of an incident: they are counted, so that people can say them.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema,
+)]
+#[schema(value_type = u64)]
+pub struct IncidentId(pub u64);
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for IncidentId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("'{text}' is not an incident's number: `kennel incident list` shows them");
+        text.parse().map(Self).map_err(wrong)
     }
 }
 

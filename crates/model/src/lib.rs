@@ -7,7 +7,7 @@
 //! | record | written by |
 //! | --- | --- |
 //! | [`Cluster`], [`Host`], [`GuestSpec`], [`Rule`], [`Network`], [`Image`], [`NamedPool`], [`JobSpec`], [`AccessToken`], address claims | the API |
-//! | [`ConfirmedDead`], [`FenceDevices`] | the API; the host that is heard again removes the former |
+//! | [`ConfirmedDead`], [`FenceDevices`], [`AlertTarget`] | the API; the host that is heard again removes the former |
 //! | [`Fence`] | whoever wants it makes it, the leader or the API; only the leader changes it; the host that is heard again removes it |
 //! | [`Losses`] | the leader; the API adds an operator's word that a storm is over |
 //! | [`GroupRestarts`] | the leader |
@@ -15,6 +15,7 @@
 //! | [`InSync`] | the owner of the guest, at its epoch; nobody else, the leader only compares it |
 //! | [`GuestReport`], [`HostReport`], [`Session`] | the host they speak of |
 //! | [`Event`] | whoever saw it; never changed |
+//! | [`Incident`], [`AlertState`] | the leader |
 //!
 //! # Who may run a guest
 //!
@@ -23,6 +24,7 @@
 //! alone" writes the second and compares the first; "the secondary takes over" writes the first and compares
 //! the second: exactly one of the two happens, whatever the clocks say.
 
+mod alert;
 mod cluster;
 mod event;
 mod fence;
@@ -31,6 +33,7 @@ mod health;
 mod host;
 mod id;
 mod image;
+mod incident;
 mod job;
 mod losses;
 mod network;
@@ -42,6 +45,7 @@ mod usage;
 mod view;
 mod volume;
 
+pub use alert::{AlertState, AlertTarget, AlertWay, MailTls, Told};
 pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse, User};
 pub use event::{Event, EventKind, Severity};
 pub use fence::{Fence, FenceDevice, FenceDevices, PowerOff};
@@ -58,10 +62,11 @@ pub use host::{
     HostSettings, Incoming, Session,
 };
 pub use id::{
-    BootId, DeviceName, Epoch, EventId, GuestId, GuestName, HostName, ImageName, InvalidName, JobId,
-    MacAddress, NetworkName, PoolName, RuleName, UserName, VolumeId,
+    AlertName, BootId, DeviceName, Epoch, EventId, GuestId, GuestName, HostName, ImageName, IncidentId,
+    InvalidName, JobId, MacAddress, NetworkName, PoolName, RuleName, UserName, VolumeId,
 };
 pub use image::{Image, ImageFile, ImageFormat};
+pub use incident::{FailoverParts, GuestStory, Incident, IncidentEntry, IncidentKind, Weight, seconds};
 pub use job::{
     ByteRange, GuestPlace, Illegal, JobKind, JobReport, JobSpec, JobState, JobStep, Moving, Recipe,
     StepState, Verified,

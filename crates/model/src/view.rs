@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AccessToken, AddressClaim, Assignment, Bytes, Cluster, ConfirmedDead, CpuLevel, Event, EventId, Fence,
-    FenceDevices, GroupRestarts, GuestName, GuestReport, GuestSpec, Host, HostName, HostPhase, HostReport,
-    Image, ImageName, InSync, JobId, JobReport, JobSpec, Losses, NamedPool, Network, NetworkName, PoolName,
-    PoolOnHost, Replica, ReplicaDrop, Rule, RuleName, Session, User, UserName, Verified, VolumeId,
+    AccessToken, AddressClaim, AlertName, AlertState, AlertTarget, Assignment, Bytes, Cluster, ConfirmedDead,
+    CpuLevel, Event, EventId, Fence, FenceDevices, GroupRestarts, GuestName, GuestReport, GuestSpec, Host,
+    HostName, HostPhase, HostReport, Image, ImageName, InSync, Incident, IncidentId, JobId, JobReport,
+    JobSpec, Losses, NamedPool, Network, NetworkName, PoolName, PoolOnHost, Replica, ReplicaDrop, Rule,
+    RuleName, Session, User, UserName, Verified, VolumeId,
 };
 
 /// The cluster at one revision of the store. What could not be decoded stands in `damaged`, and nowhere else.
@@ -45,6 +46,11 @@ pub struct ClusterView {
     pub jobs: BTreeMap<JobId, JobSpec>,
     pub job_reports: BTreeMap<JobId, JobReport>,
     pub events: BTreeMap<EventId, Event>,
+    pub incidents: BTreeMap<IncidentId, Incident>,
+    /// Who is told of incidents.
+    pub alerts: BTreeMap<AlertName, AlertTarget>,
+    /// What they have been told.
+    pub alert_states: BTreeMap<AlertName, AlertState>,
     /// Keys whose values no build of ours could have written, and what is wrong with each.
     pub damaged: BTreeMap<String, String>,
 }

@@ -52,6 +52,8 @@ const STARTS_PROCESSES: &[&str] = &[
     "crates/host/src/",
     "crates/store/src/member",
     "crates/cli/src/lab",
+    // Tests that send to servers in Python.
+    "crates/daemon/src/alerts/tests.rs",
     // Tests that ask promtool.
     "crates/daemon/src/http/metrics/tests.rs",
 ];

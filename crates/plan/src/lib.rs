@@ -5,6 +5,7 @@
 //!
 //! - [`inventory`]: the live cluster as numbers, [`rules`]: what binds its guests, [`dump`]: all of it in a file.
 //! - [`place`]: where a new guest goes.
+//! - [`incident`]: what went wrong, as one story each; [`alert`]: who is still to be told of it.
 //! - [`proposal`], [`drain`]: the moves that balance the load, and those that empty a host; [`why`]: the reasons.
 //! - [`decide`]: what the leader changes, looking at everything; deciding again with nothing new changes
 //!   nothing.
@@ -24,6 +25,7 @@
 //! - [`usage`]: averages of what is measured.
 //! - [`verify`]: which volume's replicas are compared next.
 
+pub mod alert;
 pub mod capacity;
 pub mod compat;
 pub mod converge;
@@ -34,6 +36,7 @@ pub mod fence;
 pub mod heal;
 pub mod health;
 pub mod htools;
+pub mod incident;
 pub mod inventory;
 pub mod job;
 pub mod layout;

@@ -262,6 +262,9 @@ fn fold(
         Kind::Job => read_into(&mut view.jobs, at, |r| r.id),
         Kind::JobReport => read_into(&mut view.job_reports, at, |r| r.id),
         Kind::Event => read_into(&mut view.events, at, |r| r.id),
+        Kind::Incident => read_into(&mut view.incidents, at, |r| r.id),
+        Kind::Alert => read_into(&mut view.alerts, at, |r| r.name.clone()),
+        Kind::AlertState => read_into(&mut view.alert_states, at, |r| r.name.clone()),
         Kind::Token => read(key, value, |record: StoredToken| {
             view.tokens.insert(record.sha256, record.token);
         }),
@@ -311,6 +314,9 @@ fn unfold(view: &mut ClusterView, schema: &mut Option<Schema>, key: &str) {
         Kind::Job => remove!(view.jobs, rest.parse().ok()),
         Kind::JobReport => remove!(view.job_reports, rest.parse().ok()),
         Kind::Event => remove!(view.events, rest.parse().ok()),
+        Kind::Incident => remove!(view.incidents, rest.parse().ok()),
+        Kind::Alert => remove!(view.alerts, rest.parse().ok()),
+        Kind::AlertState => remove!(view.alert_states, rest.parse().ok()),
         Kind::Token => remove!(view.tokens, Some(rest.to_owned())),
         Kind::User => remove!(view.users, rest.parse().ok()),
         Kind::Secret => {}

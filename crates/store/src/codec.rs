@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::{
-    AccessToken, AddressClaim, Assignment, Cluster, ConfirmedDead, Event, Fence, FenceDevices, GroupRestarts,
-    GuestReport, GuestSpec, Host, HostName, HostReport, Image, InSync, JobReport, JobSpec, Losses, NamedPool,
-    Network, ReplicaDrop, Rule, Schema, Session, User,
+    AccessToken, AddressClaim, AlertState, AlertTarget, Assignment, Cluster, ConfirmedDead, Event, Fence,
+    FenceDevices, GroupRestarts, GuestReport, GuestSpec, Host, HostName, HostReport, Image, InSync, Incident,
+    JobReport, JobSpec, Losses, NamedPool, Network, ReplicaDrop, Rule, Schema, Session, User,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,9 @@ records! {
     JobSpec: job => keys::job(job.id);
     JobReport: report => keys::job_report(report.id);
     Event: event => keys::event(event.id);
+    Incident: incident => keys::incident(incident.id);
+    AlertTarget: target => keys::alert(&target.name);
+    AlertState: state => keys::alert_state(&state.name);
     StoredToken: token => keys::token(&token.sha256);
     User: user => keys::user(&user.name);
     Secret: secret => keys::secret(&secret.name);

@@ -12,7 +12,8 @@
 //! /kennel/group-restarts/<guest>
 //! /kennel/jobs/<job>                               job-reports/<job>, events/<event>
 //! /kennel/tokens/<sha256, hexadecimal>             secrets/<name>
-//! /kennel/users/<user>
+//! /kennel/users/<user>                             incidents/<number>
+//! /kennel/alerts/<alert>                           alert-states/<alert>
 //! ```
 //!
 //! A key follows from its record ([`Record::key`](crate::Record::key)); a record that stands elsewhere is
@@ -21,7 +22,8 @@
 use std::net::IpAddr;
 
 use model::{
-    EventId, GuestName, HostName, ImageName, JobId, NetworkName, PoolName, RuleName, UserName, VolumeId,
+    AlertName, EventId, GuestName, HostName, ImageName, IncidentId, JobId, NetworkName, PoolName, RuleName,
+    UserName, VolumeId,
 };
 
 pub const SCHEMA: &str = "/kennel/schema";
@@ -51,6 +53,9 @@ pub const GROUP_RESTARTS: &str = "/kennel/group-restarts/";
 pub const JOBS: &str = "/kennel/jobs/";
 pub const JOB_REPORTS: &str = "/kennel/job-reports/";
 pub const EVENTS: &str = "/kennel/events/";
+pub const INCIDENTS: &str = "/kennel/incidents/";
+pub const ALERTS: &str = "/kennel/alerts/";
+pub const ALERT_STATES: &str = "/kennel/alert-states/";
 pub const TOKENS: &str = "/kennel/tokens/";
 pub const USERS: &str = "/kennel/users/";
 /// What only the daemon may read, such as the authority's private key; never decoded into a view.
@@ -136,6 +141,18 @@ pub fn event(id: EventId) -> String {
     format!("{EVENTS}{id}")
 }
 
+pub fn incident(id: IncidentId) -> String {
+    format!("{INCIDENTS}{id}")
+}
+
+pub fn alert(name: &AlertName) -> String {
+    format!("{ALERTS}{name}")
+}
+
+pub fn alert_state(name: &AlertName) -> String {
+    format!("{ALERT_STATES}{name}")
+}
+
 /// `sha256`: of the token's text, hexadecimal, lower case.
 pub fn token(sha256: &str) -> String {
     format!("{TOKENS}{sha256}")
@@ -176,6 +193,9 @@ pub enum Kind {
     Job,
     JobReport,
     Event,
+    Incident,
+    Alert,
+    AlertState,
     Token,
     User,
     Secret,
@@ -184,7 +204,7 @@ pub enum Kind {
 const SINGLES: [(&str, Kind); 4] =
     [(SCHEMA, Kind::Schema), (CLUSTER, Kind::Cluster), (LEADER, Kind::Leader), (LOSSES, Kind::Losses)];
 
-const PREFIXES: [(&str, Kind); 23] = [
+const PREFIXES: [(&str, Kind); 26] = [
     (HOSTS, Kind::Host),
     (HOST_REPORTS, Kind::HostReport),
     (SESSIONS, Kind::Session),
@@ -205,6 +225,9 @@ const PREFIXES: [(&str, Kind); 23] = [
     (JOBS, Kind::Job),
     (JOB_REPORTS, Kind::JobReport),
     (EVENTS, Kind::Event),
+    (INCIDENTS, Kind::Incident),
+    (ALERTS, Kind::Alert),
+    (ALERT_STATES, Kind::AlertState),
     (TOKENS, Kind::Token),
     (USERS, Kind::User),
     (SECRETS, Kind::Secret),

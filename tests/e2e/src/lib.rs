@@ -4,6 +4,7 @@
 pub mod lab;
 pub mod moves;
 pub mod owners;
+pub mod receiver;
 pub mod recorder;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ import type {
   HostUsage,
   HostView,
   ImageView,
+  IncidentView,
   JobView,
   NetworkView,
   PoolView,
@@ -26,6 +27,7 @@ export interface Kinds {
   pools: PoolView;
   jobs: JobView;
   events: EventView;
+  incidents: IncidentView;
   users: UserView;
   usage: HostUsage;
   cluster: ClusterStatus;
@@ -43,6 +45,7 @@ export const store = {
   pools: none<PoolView>(),
   jobs: none<JobView>(),
   events: none<EventView>(),
+  incidents: none<IncidentView>(),
   users: none<UserView>(),
   usage: none<HostUsage>(),
   cluster: none<ClusterStatus>(),
@@ -85,6 +88,10 @@ export const copiesOn = computed(() => {
 /** The newest first; ids grow with time. */
 export const events = computed(() => [...store.events.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
 export const jobs = computed(() => [...store.jobs.value.values()].sort((a, b) => (a.id < b.id ? 1 : -1)));
+
+/** The newest first; they are counted. */
+export const incidents = computed(() => [...store.incidents.value.values()].sort((a, b) => b.id - a.id));
+export const openIncidents = computed(() => incidents.value.filter((one) => one.incident.ended_at === null));
 
 export const hasEnded = (job: JobView): boolean => ["done", "failed", "cancelled"].includes(job.state);
 export const runningJobs = computed(() => jobs.value.filter((job) => !hasEnded(job)));

@@ -231,6 +231,35 @@ export interface EventView {
   message: string;
 }
 
+export type Weight = "warning" | "critical";
+
+/** How long each part of a guest's failover took, milliseconds. */
+export interface FailoverParts {
+  prove_ms: number | null;
+  decide_ms: number | null;
+  start_ms: number | null;
+  down_ms: number | null;
+}
+
+export interface IncidentView {
+  id: number;
+  /** One sentence without a full stop. */
+  headline: string;
+  /** null: it is open. */
+  lasted_ms: number | null;
+  incident: {
+    subject: string;
+    began_at: string;
+    ended_at: string | null;
+    weight: Weight;
+    open_because: string[];
+    more_guests: boolean;
+    entries: { at: string; event: string; severity: Severity; seen_by: string; message: string }[];
+    more_entries: boolean;
+  };
+  guests: { guest: string; meaning: string; parts: FailoverParts }[];
+}
+
 export interface ImageView {
   name: string;
   image: {

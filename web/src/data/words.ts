@@ -83,6 +83,14 @@ export function duration(seconds: number): string {
   return step ? `${Math.floor(seconds / step[0])} ${step[1]}` : `${Math.max(0, Math.round(seconds))} s`;
 }
 
+/** A length of time that was measured, as in `2.1 s` and `1 min 30 s`. */
+export function measured(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 60) return `${seconds}.${Math.floor((ms % 1000) / 100)} s`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  return `${Math.floor(seconds / 3_600)} h ${Math.floor((seconds % 3_600) / 60)} min`;
+}
+
 export const clock = (at: string | Date): string =>
   new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 export const moment = (at: string): string =>

@@ -30,6 +30,8 @@ export const COLOURS: Record<string, Colour> = {
   lost: "bad",
   broken: "bad",
   error: "bad",
+  critical: "bad",
+  ended: "idle",
   warning: "warning",
   info: "idle",
   stopped: "idle",

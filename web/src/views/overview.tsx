@@ -1,14 +1,16 @@
 // Is all well? If not: what, and what needs a person.
 
 import { health, problems, sentence } from "../data/health";
-import { events, hosts, isLive, runningJobs, store, tally } from "../data/store";
+import { events, hosts, incidents, isLive, runningJobs, store, tally } from "../data/store";
 import type { HostView } from "../data/types";
 import { cores, count, percent, size } from "../data/words";
 import { Bar, Card, Dot, Empty, State } from "../parts/basic";
 import { EventList } from "./events";
+import { IncidentList } from "./incidents";
 import { JobRow } from "./jobs";
 
 const EVENTS_SHOWN = 10;
+const INCIDENTS_SHOWN = 4;
 const HOSTS_SHOWN = 24;
 
 export function OverviewView() {
@@ -48,6 +50,9 @@ export function OverviewView() {
                 ))}
               </ul>
             )}
+          </Card>
+          <Card title="Incidents" more={<a href="#/incidents">all</a>}>
+            <IncidentList incidents={incidents.value.slice(0, INCIDENTS_SHOWN)} />
           </Card>
           <Card title="Running jobs" more={<a href="#/jobs">all</a>}>
             {runningJobs.value.length === 0 ? (

@@ -9,6 +9,7 @@ mod calls;
 mod console;
 mod error;
 mod fencing;
+mod incidents;
 mod local;
 mod peer;
 mod planning;

@@ -14,6 +14,7 @@
 //!
 //! Handlers never decide where a guest runs, and write no assignment, report or in-sync set.
 
+mod alerts;
 mod answer;
 mod auth;
 mod backend;
@@ -52,7 +53,7 @@ mod volumes;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -176,6 +177,11 @@ fn operator_routes() -> Router<Shared> {
         .route("/v1/jobs/{id}", get(lists::job))
         .route("/v1/jobs/{id}/cancel", post(guests::cancel_job))
         .route("/v1/events", get(lists::events))
+        .route("/v1/incidents", get(alerts::incidents))
+        .route("/v1/incidents/{id}", get(alerts::incident))
+        .route("/v1/alerts", get(alerts::list).post(alerts::add))
+        .route("/v1/alerts/{name}", delete(alerts::remove))
+        .route("/v1/alerts/{name}/test", post(alerts::test))
         .route("/v1/stream", get(stream::everything))
         .route("/v1/session", delete(sign_in::sign_out))
         .route("/v1/users", get(sign_in::users::list).post(sign_in::users::add))

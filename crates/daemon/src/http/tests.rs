@@ -1,6 +1,7 @@
 //! A client and a server, over real TLS on loopback addresses, on a store in memory.
 
 mod access;
+mod alerts;
 mod fencing;
 pub(crate) mod fixture;
 mod guests;

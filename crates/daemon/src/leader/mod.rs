@@ -5,8 +5,10 @@
 //! resigns and campaigns anew: what it sent before compares a record that is gone, and can no longer be carried out
 //! after something was decided without it.
 
+mod alerts;
 mod balance;
 mod fencing;
+mod incidents;
 mod jobs;
 mod storm;
 mod watcher;
@@ -22,7 +24,9 @@ use store::{Outcome, StoreError, TxnBuilder, election, keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use alerts::Alerter;
 pub use balance::Balancer;
+pub use incidents::Incidents;
 
 use crate::events::Events;
 use crate::fencing::Fencer;

@@ -34,7 +34,7 @@ use crate::fencing::Fencer;
 use crate::held::Held;
 use crate::http::Backend;
 use crate::images::Images;
-use crate::leader::{Balancer, Leader};
+use crate::leader::{Alerter, Balancer, Incidents, Leader};
 use crate::peer::PeerClient;
 use crate::pki::HostIdentity;
 use crate::state::State;
@@ -95,6 +95,8 @@ pub async fn start_with(
     tokio::spawn(usages.measure(agent.clone()));
     let fencer = Fencer::new(state.clone(), Agents::default());
     let leader = Leader::new(config.name.clone(), state.clone(), events.clone(), session, fencer);
+    tokio::spawn(Incidents::new(member.clone(), events.clone(), leader.leads()).run());
+    tokio::spawn(Alerter::new(config.name.clone(), state.clone(), leader.leads()).run());
     tokio::spawn(Balancer::new(state.clone(), events, member.usages.clone(), leader.leads()).run());
     tokio::spawn(leader.run());
     tokio::spawn(images.clone().keep());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::lab::LIMIT;
 use e2e::owners::OwnerWatch;
+use e2e::receiver::Receiver;
 use e2e::recorder::Recorder;
 use e2e::wait;
 
@@ -23,6 +24,19 @@ impl Story {
 fn the_guests_host_loses_power() {
     let story = Story::begin("e2e-host");
     let (lab, recorder) = (&story.lab, story.recorder(&[]));
+    let receiver = Receiver::start(lab).unwrap();
+    lab.kennel(&[
+        "alert",
+        "add",
+        "webhook",
+        &receiver.url,
+        "--name",
+        "pager",
+        "--secret-file",
+        &receiver.key,
+    ])
+    .unwrap();
+    lab.kennel(&["alert", "test", "pager"]).unwrap();
     let watch = OwnerWatch::start(&[recorder.id()]);
     let (owner, secondary) = lab.places("web1").unwrap();
     lab.lab(&["power-off", &owner]).unwrap();
@@ -32,8 +46,39 @@ fn the_guests_host_loses_power() {
     })
     .unwrap();
     recorder.wait_for_more(20).unwrap();
+    receiver.wait_for("opened", &format!("critical: {owner} is lost")).unwrap();
     lab.lab(&["power-on", &owner]).unwrap();
+    story.settle();
+    receiver.wait_for("ended", &format!("ended: {owner} was lost")).unwrap();
+    one_incident_with_its_parts(&story, &receiver, &owner, &secondary);
     story.end_in_sync(&recorder, watch);
+}
+
+/// The loss of the guest's host is one story, told once from each turn to the next.
+fn one_incident_with_its_parts(story: &Story, receiver: &Receiver, owner: &str, secondary: &str) {
+    let told = receiver.notices("host-lost").unwrap();
+    let kinds: Vec<&str> = told.iter().filter_map(|notice| notice["kind"].as_str()).collect();
+    let turns: Vec<&str> = kinds.iter().copied().filter(|kind| *kind != "changed").collect();
+    assert_eq!(turns, ["opened", "ended"], "{kinds:?}");
+    let incidents = story.lab.json(&["incident", "list"]).unwrap();
+    let lost: Vec<_> = incidents
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|view| view["incident"]["subject"] == format!("host/{owner}"))
+        .filter(|view| view["incident"]["kind"] == "host-lost")
+        .collect();
+    assert_eq!(lost.len(), 1, "{incidents}");
+    let parts = &lost[0]["guests"][0]["parts"];
+    for part in ["decide_ms", "start_ms", "down_ms"] {
+        assert!(parts[part].is_u64(), "{part}: {parts}");
+    }
+    let number = lost[0]["id"].to_string();
+    let shown = story.lab.kennel(&["incident", "show", &number]).unwrap();
+    let meaning = format!(": it ran on {owner}, and runs on {secondary} now; had one replica for ");
+    for words in [&meaning, "decided in ", "started in ", "its session is over"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
 }
 
 #[test]

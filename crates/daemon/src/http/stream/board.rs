@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use api::{
-    ClusterStatus, EventQuery, GuestView, HostView, ImageView, JobView, NetworkView, PoolView, Watched,
+    ClusterStatus, EventQuery, GuestView, HostView, ImageView, IncidentView, JobView, NetworkView, PoolView,
+    Watched,
 };
 use model::{ClusterView, GuestName, GuestPhase, HostName, HostUsage, JobId, Seed, VolumeId};
 use serde::Serialize;
@@ -63,6 +64,9 @@ const PART: usize = 1000;
 
 /// The newest events; older ones are asked for.
 const EVENTS_MAX: usize = 300;
+
+/// The newest incidents; older ones are asked for.
+const INCIDENTS_MAX: usize = 50;
 
 /// The newest jobs that ended; all that run are told.
 const ENDED_JOBS_MAX: usize = 200;
@@ -288,6 +292,8 @@ impl Keeper {
                 touched.lists.insert("jobs");
             } else if [Kind::Network, Kind::Address].contains(&kind) {
                 touched.lists.insert("networks");
+            } else if kind == Kind::Incident {
+                touched.lists.insert("incidents");
             } else if kind == Kind::Image {
                 touched.lists.insert("images");
             } else if kind == Kind::Pool {
@@ -296,7 +302,9 @@ impl Keeper {
                 touched.lists.insert("users");
             } else if kind == Kind::Leader {
                 touched.lists.insert("hosts");
-            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret].contains(&kind) {
+            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret, Kind::Alert, Kind::AlertState]
+                .contains(&kind)
+            {
                 return None;
             }
         }
@@ -326,6 +334,7 @@ impl Keeper {
         for kind in &touched.lists {
             let items = match *kind {
                 "events" => list(events(view)),
+                "incidents" => list(incidents(view)),
                 "jobs" => list(jobs(view)),
                 "networks" => list(NetworkView::list(view)),
                 "images" => list(ImageView::list(view)),
@@ -370,6 +379,7 @@ fn lists(view: &ClusterView) -> Found {
         ("pools", list(PoolView::list(view))),
         ("jobs", list(jobs(view))),
         ("events", list(events(view))),
+        ("incidents", list(incidents(view))),
         ("users", list(sign_in::users::views(view))),
     ];
     Found { lists, single: Vec::new() }
@@ -432,6 +442,10 @@ fn shown(mut guest: GuestView) -> Option<Json> {
 
 fn events(view: &ClusterView) -> Vec<model::Event> {
     EventQuery { limit: Some(EVENTS_MAX), ..EventQuery::default() }.select(view)
+}
+
+fn incidents(view: &ClusterView) -> Vec<IncidentView> {
+    view.incidents.values().rev().take(INCIDENTS_MAX).map(IncidentView::of).collect()
 }
 
 /// All that run, and the newest that ended. Ids grow with time.

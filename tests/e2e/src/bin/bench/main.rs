@@ -3,10 +3,12 @@
 //! ```text
 //! bench              writes, mirrored and not; the daemons at rest; a key's echo
 //! bench console      a key's echo alone
+//! bench failover     losses of a guest's host, split into their parts
 //! bench migration    moves of a running guest, beside plain QEMU
 //! ```
 
 mod console;
+mod failover;
 mod migration;
 mod plain;
 mod rest;
@@ -18,7 +20,8 @@ fn main() -> Result<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => rest::run(),
         ["console"] => console::run(),
+        ["failover"] => failover::run(),
         ["migration"] => migration::run(),
-        other => bail!("there is no benchmark {other:?}: say nothing, `console` or `migration`"),
+        other => bail!("there is no benchmark {other:?}: say nothing, `console`, `failover` or `migration`"),
     }
 }
