@@ -20,6 +20,7 @@ mod recorder;
 mod session;
 mod state;
 mod usage;
+mod watchdog;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;

@@ -88,4 +88,6 @@ pub enum EventKind {
     HostUnfenced,
     /// Somebody asked a host's fence devices how they are.
     FenceDevicesTested,
+    /// A host's watchdog ended, or hangs, or is there again.
+    WatchdogLost,
 }

@@ -4,6 +4,7 @@
 //! that touches its guest: it looks, asks `plan::converge` for one step, takes it, and looks again.
 
 mod fill;
+mod guard;
 mod hashes;
 mod keeper;
 mod live;
@@ -25,6 +26,7 @@ use host::network::Networks;
 use host::qemu::{QemuDriver, RunAs};
 use host::replica::StorageDaemon;
 use host::volume::Volumes;
+use host::watchdog::Guard;
 use host::{ExportName, HostError, Hypervisor, Machine, ReplicaServer};
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootId, ClusterView, GuestId, GuestName, HostName, Incoming,
@@ -70,6 +72,8 @@ pub struct Agent {
     pub accelerator: watch::Receiver<Accelerator>,
     pub promises: Promises,
     pub looks: peers::Looks,
+    /// What ends machines when this daemon does not.
+    pub watchdog: Arc<Guard>,
     /// What the replica server serves, as last asked.
     exports: tokio::sync::Mutex<Option<(Instant, Exports)>>,
     machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
@@ -93,12 +97,13 @@ pub struct Parts {
     pub images: Images,
     pub peer_client: PeerClient,
     pub accelerator: watch::Receiver<Accelerator>,
+    pub watchdog: Arc<Guard>,
 }
 
 impl Agent {
     pub fn new(parts: Parts) -> Arc<Agent> {
         let Parts { boot, config, state, events, session, driver, replicas, volumes, .. } = parts;
-        let Parts { pools, networks, images, peer_client, accelerator, .. } = parts;
+        let Parts { pools, networks, images, peer_client, accelerator, watchdog, .. } = parts;
         Arc::new(Agent {
             me: config.name.clone(),
             boot,
@@ -116,6 +121,7 @@ impl Agent {
             accelerator,
             promises: Promises::default(),
             looks: peers::Looks::default(),
+            watchdog,
             exports: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
             problems: watch::channel(BTreeMap::new()).0,
@@ -174,7 +180,7 @@ impl Agent {
         });
     }
 
-    fn set_problem(&self, about: &str, problem: Option<String>) {
+    pub fn set_problem(&self, about: &str, problem: Option<String>) {
         self.problems.send_if_modified(|problems| match problem {
             Some(text) => problems.insert(about.to_owned(), text.clone()).as_ref() != Some(&text),
             None => problems.remove(about).is_some(),

@@ -15,3 +15,4 @@ mod survival;
 mod thin;
 mod verify;
 mod volumes;
+mod watchdog;
