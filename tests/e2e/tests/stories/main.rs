@@ -13,6 +13,7 @@ mod sharing;
 mod story;
 mod survival;
 mod thin;
+mod torture;
 mod verify;
 mod volumes;
 mod watchdog;
