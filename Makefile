@@ -13,7 +13,7 @@ CARGO := cargo
 LABS ?= 3
 
 .PHONY: help setup web build test-build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
-	torture-mirror bench bench-failover bench-page bench-migration bench-planner sim sim-mutants
+	torture torture-mirror bench bench-failover bench-page bench-migration bench-planner sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -82,6 +82,9 @@ test-metrics: test-build ## A real Prometheus (installed if it is missing) on a 
 	@scripts/setup-prometheus
 	$(CARGO) test --locked --workspace --lib metrics
 	$(CARGO) test --locked --workspace --test metrics -- --ignored
+
+torture: build ## A lab with six guests under random real faults: power, cuts, freezes, kills, full disks (MINUTES=30 SEED=)
+	@MINUTES=$(or $(MINUTES),30) $(if $(SEED),SEED=$(SEED)) $(if $(GUESTS),GUESTS=$(GUESTS)) target/debug/torture
 
 torture-mirror: build ## Break replication at random, and compare the copies: forty minutes (MINUTES=10 SCHEDULES=50 SEED=)
 	@MINUTES=$(or $(MINUTES),10) SCHEDULES=$(or $(SCHEDULES),50) $(if $(SEED),SEED=$(SEED)) target/debug/torture-mirror

@@ -15,6 +15,9 @@ pub const STORE_CLIENT_PORT: u16 = 7441;
 pub const STORE_PEER_PORT: u16 = 7442;
 pub const REPLICA_PORT: u16 = 7443;
 
+/// The watchdog's program.
+const WATCHDOG: &str = "kennel-watchdog";
+
 /// Kennel's daemon: one runs on each host.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "kenneld", version, about)]
@@ -43,6 +46,23 @@ pub struct Config {
     /// The user that guests run as, if there is one of that name.
     #[arg(long, default_value = "kennel")]
     pub guest_user: String,
+    /// The program that ends guests when kenneld cannot; usually the one beside kenneld.
+    #[arg(long, value_name = "PROGRAM", env = "KENNELD_WATCHDOG")]
+    pub watchdog: Option<PathBuf>,
+    /// Hardware that resets this host when a guest cannot be ended in time, as /dev/watchdog. None, unless it is named.
+    #[arg(long, value_name = "DEVICE", env = "KENNELD_WATCHDOG_DEVICE")]
+    pub watchdog_device: Option<PathBuf>,
+    /// After how many seconds it does.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, env = "KENNELD_WATCHDOG_TIMEOUT",
+          value_parser = clap::value_parser!(u32).range(5..=600))]
+    pub watchdog_timeout: u32,
+}
+
+/// A program in this program's folder, or, if there is none, wherever programs are looked for.
+fn beside_this_program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let near = own.and_then(|own| Some(own.parent()?.join(name)));
+    near.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }
 
 fn parse_uplink(text: &str) -> Result<(String, String), String> {
@@ -71,6 +91,13 @@ impl Config {
         self.state_dir = std::path::absolute(&self.state_dir)?;
         self.run_dir = std::path::absolute(&self.run_dir)?;
         Ok(self)
+    }
+
+    /// How the watchdog of this host is run.
+    pub fn watchdog_program(&self) -> host::watchdog::Program {
+        let binary = self.watchdog.clone().unwrap_or_else(|| beside_this_program(WATCHDOG));
+        let device = self.watchdog_device.clone().map(|device| (device, self.watchdog_timeout));
+        host::watchdog::Program { binary, device }
     }
 
     pub fn uplinks(&self) -> BTreeMap<String, String> {

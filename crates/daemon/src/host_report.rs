@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use host::accelerator;
 use model::{
-    Accelerator, AcceleratorKind, BootId, Bytes, Compatibility, GuestName, HostReport, ImageName, Incoming,
-    PoolName, PoolOnHost,
+    Accelerator, AcceleratorKind, BootId, Bytes, Compatibility, GuestName, HardwareWatchdog, HostReport,
+    ImageName, Incoming, PoolName, PoolOnHost,
 };
 use store::keys;
 use tokio::sync::watch;
@@ -91,6 +91,7 @@ pub struct Told {
     pub problems: watch::Receiver<BTreeMap<String, String>>,
     pub incoming: watch::Receiver<BTreeMap<GuestName, Incoming>>,
     pub pools: watch::Receiver<BTreeMap<PoolName, PoolOnHost>>,
+    pub hardware_watchdog: watch::Receiver<Option<HardwareWatchdog>>,
 }
 
 /// Keeps the report true, for ever.
@@ -103,7 +104,7 @@ pub async fn keep(
     told: Told,
 ) {
     let (mut arrivals, mut accelerators) = (images.arrivals(), accelerator);
-    let Told { mut problems, mut incoming, mut pools } = told;
+    let Told { mut problems, mut incoming, mut pools, mut hardware_watchdog } = told;
     state.ready().await;
     let mut short = false;
     loop {
@@ -133,6 +134,7 @@ pub async fn keep(
             compatibility: facts.compatibility.clone(),
             pools: pools_now,
             short_of_room: short,
+            hardware_watchdog: hardware_watchdog.borrow_and_update().clone(),
         };
         let told = state.read().view().host_reports.get(&config.name) == Some(&report);
         let key = keys::host(&config.name);
@@ -155,6 +157,7 @@ pub async fn keep(
             Ok(()) = problems.changed() => {}
             Ok(()) = incoming.changed() => {}
             Ok(()) = pools.changed() => {}
+            Ok(()) = hardware_watchdog.changed() => {}
             () = tokio::time::sleep(ROOM_EVERY) => {}
         }
     }

@@ -21,6 +21,7 @@ mod recorder;
 mod session;
 mod state;
 mod usage;
+mod watchdog;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;

@@ -2,12 +2,18 @@
 //!
 //! The agent counts from when it *sent* the last renewal that was confirmed (`plan::limits::AUTHORITY`).
 //! A session that is over is begun anew, at once and for ever; the boot stays the same.
+//!
+//! Each renewal is told to the watchdog (`host::watchdog`), which counts for itself. A daemon that starts inherits what
+//! is left of the right that the last one of this boot had: the store counts from the same renewal, whoever sent it. So
+//! a short restart ends no guest, not even one that nobody else could confirm.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use host::watchdog::{BootTime, Guard};
 use jiff::Timestamp;
 use model::{BootId, HostName, Session};
-use plan::limits::{AUTHORITY, RENEW_EVERY, SESSION_TTL};
+use plan::limits::{AUTHORITY, RENEW_EVERY, SESSION_TTL, WATCHDOG_GRACE};
 use store::{LeaseId, Store, StoreError, keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,18 +42,52 @@ impl Standing {
     }
 }
 
+/// A moment, by both clocks. The watchdog's goes on while the host sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    at: Instant,
+    boot_time: BootTime,
+}
+
+impl Sent {
+    fn now() -> Sent {
+        // In this order: the watchdog's deadline is never too late.
+        let boot_time = BootTime::now();
+        Sent { at: Instant::now(), boot_time }
+    }
+
+    /// Tells the watchdog that what was sent then was confirmed.
+    fn tell(self, watchdog: &Guard) {
+        watchdog.renew(self.boot_time, self.boot_time.after(AUTHORITY + WATCHDOG_GRACE));
+    }
+}
+
+/// What the daemon before this one of the same boot has left.
+fn inherited(watchdog: &Guard) -> Standing {
+    let ago = watchdog.renewed().map(|sent| BootTime::now().since(sent));
+    let renewed_at = ago.and_then(|ago| Instant::now().checked_sub(ago));
+    Standing { renewed_at, ..Standing::default() }
+}
+
 /// Keeps the session for ever.
-pub fn keep(state: crate::state::State, me: HostName, boot_id: BootId) -> watch::Receiver<Standing> {
-    let (sender, receiver) = watch::channel(Standing::default());
+pub fn keep(
+    state: crate::state::State,
+    me: HostName,
+    boot_id: BootId,
+    watchdog: Arc<Guard>,
+) -> watch::Receiver<Standing> {
+    let (sender, receiver) = watch::channel(inherited(&watchdog));
     tokio::spawn(async move {
         state.ready().await;
         loop {
             match begin(&state, &me, boot_id).await {
-                Ok((lease, sent_at)) => {
+                Ok((lease, sent)) => {
+                    sent.tell(&watchdog);
+                    let sent_at = sent.at;
                     let standing =
                         Standing { lease: Some(lease), renewed_at: Some(sent_at), live_since: Some(sent_at) };
                     let _ = sender.send(standing);
-                    renew(state.store().as_ref(), lease, &sender).await;
+                    renew(state.store().as_ref(), lease, &sender, &watchdog).await;
                     tracing::warn!("this host's session is over; a new one begins");
                 }
                 Err(error) => tracing::debug!(%error, "no session yet"),
@@ -64,8 +104,8 @@ async fn begin(
     state: &crate::state::State,
     me: &HostName,
     boot_id: BootId,
-) -> Result<(LeaseId, Instant), StoreError> {
-    let sent_at = Instant::now();
+) -> Result<(LeaseId, Sent), StoreError> {
+    let sent = Sent::now();
     let lease = state.store().grant(SESSION_TTL).await?;
     let session = Session { host: me.clone(), boot_id, started_at: Timestamp::now() };
     match state
@@ -75,30 +115,68 @@ async fn begin(
         })
         .await?
     {
-        store::Outcome::Committed { .. } => Ok((lease, sent_at)),
+        store::Outcome::Committed { .. } => Ok((lease, sent)),
         store::Outcome::Conflict => Err(StoreError::Refused("the session's record".into())),
     }
 }
 
 /// Renews until the lease is over.
-async fn renew(store: &dyn Store, lease: LeaseId, sender: &watch::Sender<Standing>) {
+async fn renew(store: &dyn Store, lease: LeaseId, sender: &watch::Sender<Standing>, watchdog: &Guard) {
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sent_at = Instant::now();
+        let sent = Sent::now();
         match store.keep_alive(lease).await {
-            Ok(()) => sender.send_modify(|standing| {
-                if !standing.is_live(sent_at) {
-                    standing.live_since = Some(sent_at);
-                }
-                standing.renewed_at = Some(sent_at);
-            }),
+            Ok(()) => {
+                sent.tell(watchdog);
+                sender.send_modify(|standing| {
+                    if !standing.is_live(sent.at) {
+                        standing.live_since = Some(sent.at);
+                    }
+                    standing.renewed_at = Some(sent.at);
+                });
+            }
             Err(StoreError::LeaseGone) => {
+                watchdog.forget_session();
                 sender.send_modify(|standing| *standing = Standing::default());
                 return;
             }
             Err(error) => tracing::debug!(%error, "a renewal of the session was not confirmed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn guard(folder: &tempfile::TempDir) -> Guard {
+        Guard::open(folder.path(), folder.path().join("log"), BootId(Uuid::nil())).unwrap()
+    }
+
+    #[test]
+    fn a_daemon_that_starts_inherits_what_is_left_of_the_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        assert!(!inherited(&guard(&folder)).is_live(now), "nobody was here before");
+        let sent = Sent::now();
+        sent.tell(&guard(&folder));
+        let standing = inherited(&guard(&folder));
+        assert!(standing.is_live(now) && standing.lease.is_none() && standing.live_since.is_none());
+        let ends = standing.authority_ends().unwrap();
+        assert!(ends >= sent.at + AUTHORITY && ends <= Instant::now() + AUTHORITY);
+        // The store had said that it is over.
+        guard(&folder).forget_session();
+        assert!(!inherited(&guard(&folder)).is_live(now));
+    }
+
+    #[test]
+    fn a_right_that_is_over_is_not_inherited() {
+        let folder = tempfile::tempdir().unwrap();
+        guard(&folder).renew(BootTime::default(), BootTime::default().after(AUTHORITY));
+        assert!(!inherited(&guard(&folder)).is_live(Instant::now()));
     }
 }

@@ -18,6 +18,7 @@ pub mod series;
 pub mod usage;
 pub mod verify;
 pub mod volume;
+pub mod watchdog;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use model::{AcceleratorKind, BootId, Bytes, Epoch, GuestId, GuestName, MacAddres
 use tokio::sync::broadcast;
 
 use compare::{Hashes, PieceHash};
+use qemu::ProcessId;
 
 pub use model::CpuModel;
 
@@ -295,6 +297,10 @@ pub trait Machine: Send + Sync + Debug {
     fn ended(&self) -> Option<MachineEnd>;
     /// The number of its process, for measuring what it uses. `None`: it is no process of this host.
     fn pid(&self) -> Option<u32> {
+        None
+    }
+    /// Its process, to be guarded by the watchdog. `None`: it is no process of this host.
+    fn process(&self) -> Option<ProcessId> {
         None
     }
     /// The processor that its guest sees. `None`: an earlier build started it.

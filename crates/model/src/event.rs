@@ -100,4 +100,6 @@ pub enum EventKind {
     AlertsChanged,
     /// Alerts do not reach whom they are for, or reach it again.
     AlertsFailing,
+    /// A host's watchdog ended, or hangs, or is there again.
+    WatchdogLost,
 }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   nobody asks ──leader or operator──▶ asked ──a try of the leader──▶ off
-//!                                        ▲  │
+//!                                        ▲  │└─the watchdog's time──▶ reset
 //!                                        └──┘ nothing was proven: why, and the next try
 //! ```
 //!
 //! The host's next session removes the record, whatever it says: what is heard is not off. So a record that says
-//! `off` proves that the boot in which the host was heard last has ended.
+//! `off` or `reset` proves that the boot in which the host was heard last has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,6 +91,21 @@ pub struct Fence {
     pub problem: Option<String>,
     /// When it did: the host had no session, and all devices of a level said that the power was off.
     pub off: Option<PowerOff>,
+    /// When the host's own hardware must have reset it, while it had no session.
+    #[serde(default)]
+    pub reset: Option<Reset>,
+}
+
+/// That a host's hardware watchdog has reset it, because nobody fed it: its time-out passed twice, and more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reset {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The device, as in the host's report.
+    pub device: String,
+    pub timeout_s: u32,
+    /// The host that counted.
+    pub counted_by: HostName,
 }
 
 /// That the power was seen to be off.
@@ -107,6 +122,11 @@ pub struct PowerOff {
 impl Fence {
     /// Whether nothing more is going to be tried.
     pub fn is_over(&self) -> bool {
-        self.off.is_some() || self.by_hand && self.problem.is_some()
+        self.is_proven() || self.by_hand && self.problem.is_some()
+    }
+
+    /// Whether the boot that it is about has surely ended.
+    pub fn is_proven(&self) -> bool {
+        self.off.is_some() || self.reset.is_some()
     }
 }

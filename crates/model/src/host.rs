@@ -115,6 +115,21 @@ pub struct HostReport {
     /// There is little room where its volumes are: thin ones may find none.
     #[serde(default)]
     pub short_of_room: bool,
+    /// The hardware that resets it when its watchdog does not feed it. Armed before it is told, and told no more before
+    /// it is disarmed.
+    #[serde(default)]
+    pub hardware_watchdog: Option<HardwareWatchdog>,
+}
+
+/// A device that resets its host unless it is fed all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HardwareWatchdog {
+    /// As its driver calls it, as in `iTCO_wdt`.
+    pub name: String,
+    /// So many seconds after it was fed last.
+    pub timeout_s: u32,
+    /// Others may count on it: it is no imitation of the kernel's, and its host is no virtual machine.
+    pub proves: bool,
 }
 
 /// What decides whether a guest that runs on one host can go on running on another. All unknown by default.

@@ -48,7 +48,7 @@ mod volume;
 pub use alert::{AlertState, AlertTarget, AlertWay, MailTls, Told};
 pub use cluster::{AccessToken, BalanceMode, Cluster, Schema, Settings, Survive, TokenUse, User};
 pub use event::{Event, EventKind, Severity};
-pub use fence::{Fence, FenceDevice, FenceDevices, PowerOff};
+pub use fence::{Fence, FenceDevice, FenceDevices, PowerOff, Reset};
 pub use guest::{
     Assignment, BootFrom, DiskSpec, Exit, ExitReason, GuestPhase, GuestReport, GuestSpec, GuestState,
     Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Resync, Seed,
@@ -58,8 +58,8 @@ pub use health::{
     OnUnhealthy,
 };
 pub use host::{
-    Accelerator, AcceleratorKind, Compatibility, CpuLevel, CpuModel, Duty, Host, HostPhase, HostReport,
-    HostSettings, Incoming, Session,
+    Accelerator, AcceleratorKind, Compatibility, CpuLevel, CpuModel, Duty, HardwareWatchdog, Host, HostPhase,
+    HostReport, HostSettings, Incoming, Session,
 };
 pub use id::{
     AlertName, BootId, DeviceName, Epoch, EventId, GuestId, GuestName, HostName, ImageName, IncidentId,

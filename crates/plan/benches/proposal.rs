@@ -147,6 +147,7 @@ impl Live {
             compatibility: Default::default(),
             pools: Default::default(),
             short_of_room: false,
+            hardware_watchdog: None,
         };
         let session = Session { host: name.clone(), boot_id, started_at: Timestamp::UNIX_EPOCH };
         let usage = HostUsage {

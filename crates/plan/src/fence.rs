@@ -8,10 +8,13 @@
 //! | --- | --- |
 //! | [`FenceProof::Confirmed`] | somebody saw that the host is off, and it has not been heard since: its next session removes the record |
 //! | [`FenceProof::PowerOff`] | its fence devices said that its power is off while it had no session, and it has not been heard since: as above |
+//! | [`FenceProof::Reset`] | its hardware watchdog, which nobody could feed past the end of its session, has had time to reset it twice over |
 //! | [`FenceProof::SaidStopped`] | its owner said at this epoch that the guest does not run, and an owner writes that it starts a guest before it does |
 //!
 //! A session that ended is no proof: a host that is cut off may take until its hard deadline to end the guest, and one
-//! that is frozen goes on where it was when it thaws.
+//! that is frozen goes on where it was when it thaws. Nor is it one that its watchdog should have ended the guest, for
+//! that process freezes with its host. Only hardware that goes on ticking is: see [`resets_within`], and
+//! docs/decisions/0033.
 //!
 //! # Taking the power
 //!
@@ -31,7 +34,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use model::{Assignment, BootId, ClusterView, Fence, GuestName, GuestState, HostName, PowerWish};
 
-use crate::limits::{RETRY_FIRST, RETRY_MAX};
+use crate::limits::{RESET_MARGIN, RESET_TIMEOUTS, RETRY_FIRST, RETRY_MAX};
 use crate::storm;
 
 /// How many guests a reason names.
@@ -44,6 +47,8 @@ pub enum FenceProof {
     Confirmed { by: String, at: Timestamp },
     /// Its power was seen to be off.
     PowerOff { devices: String, at: Timestamp },
+    /// Its hardware watchdog has reset it.
+    Reset { device: String, at: Timestamp },
     /// The host's own word, before it was lost, that the guest does not run there.
     SaidStopped,
 }
@@ -64,6 +69,9 @@ impl FenceProof {
             let devices: Vec<&str> = off.devices.iter().map(model::DeviceName::as_str).collect();
             return Some(FenceProof::PowerOff { devices: devices.join(", "), at: off.at });
         }
+        if let Some(reset) = ended.and_then(|fence| fence.reset.as_ref()) {
+            return Some(FenceProof::Reset { device: reset.device.clone(), at: reset.at });
+        }
         let report = view.guest_reports.get(&assignment.guest)?;
         let stopped = report.guest_id == assignment.guest_id
             && report.host == *host
@@ -78,6 +86,7 @@ impl std::fmt::Display for FenceProof {
         match self {
             FenceProof::Confirmed { by, .. } => write!(f, "{by} confirmed that it is dead"),
             FenceProof::PowerOff { devices, .. } => write!(f, "its power was seen to be off ({devices})"),
+            FenceProof::Reset { device, .. } => write!(f, "its watchdog must have reset it ({device})"),
             FenceProof::SaidStopped => f.write_str("it had said that the guest does not run there"),
         }
     }
@@ -91,6 +100,9 @@ pub struct FencePlan {
     pub ask: Vec<Ask>,
     /// Hosts whose fence is to be under way: begun now, or before by this leader or one that died.
     pub attempt: Vec<HostName>,
+    /// Hosts that reset themselves, with how long after the leader first saw their fence that is proven. Their fence says
+    /// so then, unless it went away meanwhile, as it does when the host is heard.
+    pub await_reset: Vec<(HostName, Duration)>,
     /// Hosts whose fence nobody needs any more.
     pub drop: Vec<HostName>,
     /// When to look again although nothing happened.
@@ -118,7 +130,7 @@ pub fn fences(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Fe
             if let (Some(boot_id), false) = (last_boot(view, host), waiting.is_empty()) {
                 if now < recover_from {
                     wait(&mut plan, recover_from);
-                } else if has_devices(view, host) {
+                } else if can_be_proven(view, host) {
                     plan.ask.push(Ask { host: host.clone(), boot_id, why: needed_for(&waiting) });
                 }
             }
@@ -127,8 +139,15 @@ pub fn fences(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Fe
         if fence.is_over() {
             continue;
         }
-        if !fence.by_hand && (waiting.is_empty() || !has_devices(view, host)) {
+        if !fence.by_hand && (waiting.is_empty() || !can_be_proven(view, host)) {
             plan.drop.push(host.clone());
+            continue;
+        }
+        // One that an operator asked for may have been made while the host had a session.
+        if let (false, Some(within)) = (fence.by_hand, resets_within(view, host)) {
+            plan.await_reset.push((host.clone(), within));
+        }
+        if !has_devices(view, host) {
             continue;
         }
         let next = next_try(fence);
@@ -174,7 +193,7 @@ fn slow_down(plan: &mut FencePlan, view: &ClusterView, now: Timestamp) {
 /// Whether a fence says nothing about what is to be known now: it is about another boot, or an operator's failed and
 /// the leader needs one.
 fn is_old(view: &ClusterView, fence: &Fence) -> bool {
-    let failed = fence.is_over() && fence.off.is_none();
+    let failed = fence.is_over() && !fence.is_proven();
     last_boot(view, &fence.host) != Some(fence.boot_id)
         || failed && !waiting_for_proof(view, &fence.host).is_empty()
 }
@@ -189,6 +208,24 @@ fn next_try(fence: &Fence) -> Timestamp {
 
 fn has_devices(view: &ClusterView, host: &HostName) -> bool {
     view.fence_devices.get(host).is_some_and(|devices| !devices.devices.is_empty())
+}
+
+fn can_be_proven(view: &ClusterView, host: &HostName) -> bool {
+    has_devices(view, host) || resets_within(view, host).is_some()
+}
+
+/// How long after a host had no session its hardware watchdog has surely reset it, if it has one that proves that.
+///
+/// Its watchdog feeds the device only after a look that found nothing overdue, and from the end of the session on, which
+/// the host counts from an earlier moment than the store, whatever runs there for the session is overdue until it is
+/// gone. So the last food that was given in error is that of a watchdog which stood still between its look and the food.
+/// It cannot have stood still for longer than the time-out, or the device would have acted; and after the food there is
+/// one more time-out.
+pub fn resets_within(view: &ClusterView, host: &HostName) -> Option<Duration> {
+    let watchdog =
+        view.host_reports.get(host)?.hardware_watchdog.as_ref().filter(|watchdog| watchdog.proves)?;
+    let timeout = Duration::from_secs(u64::from(watchdog.timeout_s));
+    Some(timeout.saturating_mul(RESET_TIMEOUTS).saturating_add(RESET_MARGIN))
 }
 
 fn last_boot(view: &ClusterView, host: &HostName) -> Option<BootId> {
@@ -223,8 +260,9 @@ fn needed_for(guests: &[&GuestName]) -> String {
 /// What a guest waits for whose lost host may still run it, and what a person can do.
 pub fn not_proven(view: &ClusterView, host: &HostName) -> String {
     let word = format!("see that {host} is off, then say `kennel host confirm-dead {host}`");
-    let what = match view.fences.get(host).filter(|fence| fence.off.is_none()) {
-        _ if !has_devices(view, host) => word,
+    let what = match view.fences.get(host).filter(|fence| !fence.is_proven()) {
+        _ if !can_be_proven(view, host) => word,
+        _ if !has_devices(view, host) => format!("its watchdog resets it in a moment; or {word}"),
         Some(Fence { problem: Some(problem), .. }) => {
             format!("its fence devices have not proven that ({problem}); {word}")
         }
@@ -290,6 +328,7 @@ mod tests {
             tried_at: None,
             problem: None,
             off: None,
+            reset: None,
         }
     }
 
@@ -319,6 +358,11 @@ mod tests {
 
     fn check(view: &ClusterView, expected: &[&str]) {
         check_at(view, NOW, expected);
+    }
+
+    fn give_watchdog(view: &mut ClusterView, host: &str, proves: bool) {
+        let watchdog = model::HardwareWatchdog { name: "iTCO_wdt".into(), timeout_s: 10, proves };
+        view.host_reports.get_mut(&fixture::host(host)).unwrap().hardware_watchdog = Some(watchdog);
     }
 
     const ASK: &str =
@@ -357,6 +401,57 @@ mod tests {
         let mut view = lost();
         view.guests.get_mut(&"a".parse().unwrap()).unwrap().deleting = true;
         check(&view, &[]);
+    }
+
+    #[test]
+    fn a_host_that_resets_itself_needs_no_device() {
+        let mut view = lost();
+        view.fence_devices.clear();
+        give_watchdog(&mut view, "host1", true);
+        check(&view, &[ASK]);
+        put(&mut view, fence(false));
+        let plan = fences(&view, NOW, NOW);
+        assert_eq!(plan.await_reset, [(fixture::host("host1"), Duration::from_secs(2 * 10 + 5))]);
+        assert!(plan.attempt.is_empty() && plan.drop.is_empty());
+        let said = not_proven(&view, &fixture::host("host1"));
+        assert!(said.contains("its watchdog resets it in a moment"), "{said}");
+
+        let reset = model::Reset {
+            at: NOW,
+            device: "iTCO_wdt".into(),
+            timeout_s: 10,
+            counted_by: fixture::host("host2"),
+        };
+        put(&mut view, Fence { reset: Some(reset.clone()), ..fence(false) });
+        assert_eq!(fences(&view, NOW, NOW), FencePlan::default());
+        let assignment = view.assignments[&"a".parse().unwrap()].clone();
+        let proof = FenceProof::find(&view, &assignment).unwrap();
+        assert_eq!(proof.to_string(), "its watchdog must have reset it (iTCO_wdt)");
+        // It has booted, and is lost again: that was another boot.
+        let other = fixture::boot("host1", 0);
+        put(&mut view, Fence { reset: Some(reset), boot_id: other, ..fence(false) });
+        assert_eq!(FenceProof::find(&view, &assignment), None);
+    }
+
+    #[test]
+    fn both_ways_to_a_proof_are_gone_side_by_side() {
+        let mut view = lost();
+        give_watchdog(&mut view, "host1", true);
+        put(&mut view, fence(false));
+        let plan = fences(&view, NOW, NOW);
+        assert_eq!((plan.attempt.len(), plan.await_reset.len()), (1, 1));
+        // While the host is heard, nobody counts.
+        put(&mut view, fence(true));
+        assert!(fences(&view, NOW, NOW).await_reset.is_empty());
+    }
+
+    #[test]
+    fn a_watchdog_that_stands_still_with_its_host_proves_nothing() {
+        let mut view = lost();
+        view.fence_devices.clear();
+        give_watchdog(&mut view, "host1", false);
+        check(&view, &[]);
+        assert!(not_proven(&view, &fixture::host("host1")).contains("confirm-dead host1"));
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub fn cluster(hosts: usize) -> ClusterView {
                 compatibility: Default::default(),
                 pools: Default::default(),
                 short_of_room: false,
+                hardware_watchdog: None,
             },
         );
         power_on(&mut view, name.as_str(), 1);

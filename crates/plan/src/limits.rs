@@ -13,6 +13,15 @@ pub const RENEW_EVERY: Duration = Duration::from_millis(1000);
 /// else acts on the end of the session.
 pub const AUTHORITY: Duration = Duration::from_millis(4000);
 
+/// After this much longer, the watchdog ends what an agent has not ended: enough for one question to the secondary's host,
+/// which may confirm the epoch at the last moment, and still before the session's end in the store.
+pub const WATCHDOG_GRACE: Duration = Duration::from_millis(900);
+
+/// How long a machine may run, for the watchdog, after its secondary's host was asked for a promise that it gave. An
+/// agent ends it earlier. One that is in the middle of a step asks anew only after it, and nobody can start the guest
+/// elsewhere while the store is down, which is when promises are asked for.
+pub const WATCHDOG_CONFIRMED: Duration = Duration::from_millis(8000);
+
 /// When an agent begins to ask the secondaries' hosts to confirm its epochs.
 pub const CONFIRM_AFTER: Duration = Duration::from_millis(2000);
 
@@ -35,12 +44,28 @@ pub const HOLD_SHOWN_AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at a replica server.
 pub const PROBE_EVERY: Duration = Duration::from_millis(1000);
 
+/// When others may conclude that the hardware watchdog of a host has reset it: so many of its time-outs, and so long,
+/// after the host had no session. A watchdog that stood still right before it fed may feed once more; what remains is
+/// for devices that are slow and clocks that are not the same.
+pub const RESET_TIMEOUTS: u32 = 2;
+pub const RESET_MARGIN: Duration = Duration::from_secs(5);
+
 /// Between two tries at something that failed, growing from the first to the second.
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_MAX: Duration = Duration::from_secs(60);
 
 const _: () =
     assert!(AUTHORITY.as_millis() < SESSION_TTL.as_millis(), "the owner ends before its session does");
+const _: () = assert!(
+    AUTHORITY.as_millis() + WATCHDOG_GRACE.as_millis() < SESSION_TTL.as_millis(),
+    "the watchdog ends a guest before its host's session ends"
+);
+const _: () =
+    assert!(WATCHDOG_GRACE.as_millis() > CONFIRM_EVERY.as_millis(), "the last question is answered in time");
+const _: () = assert!(
+    WATCHDOG_CONFIRMED.as_millis() > PROMISE.as_millis() + AUTHORITY.as_millis() + CONFIRM_EVERY.as_millis(),
+    "a step that goes on for as long as it may does not end the guest"
+);
 const _: () =
     assert!(AUTHORITY.as_millis() >= 3 * RENEW_EVERY.as_millis(), "two renewals may be lost without harm");
 const _: () = assert!(

@@ -333,6 +333,7 @@ impl World {
             compatibility: Default::default(),
             pools: Default::default(),
             short_of_room: false,
+            hardware_watchdog: None,
         };
         let daemon = self.daemon(host);
         if daemon.telling || daemon.cache.view.host_reports.get(&report.host) == Some(&report) {

@@ -1,11 +1,13 @@
 //! What the end-to-end tests, the demo and the benchmarks share: a lab, guests that record what they were
 //! told was safe, and watchers that look from outside for what must never happen.
 
+pub mod dice;
 pub mod lab;
 pub mod moves;
 pub mod owners;
 pub mod receiver;
 pub mod recorder;
+pub mod torture;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Looks from outside, at the machine's processes, for two machines of one guest at the same epoch.
+//! Looks from outside, at the machine's processes, for two machines of one guest at the same epoch; or, where that is
+//! promised, for two at whatever epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,13 +38,23 @@ struct Watched {
 impl OwnerWatch {
     /// Watches the machines of these guests.
     pub fn start(guest_ids: &[&str]) -> OwnerWatch {
+        Self::start_with(guest_ids, false)
+    }
+
+    /// As [`OwnerWatch::start`]: an old owner's machine is to be gone before the next owner's is there. That is promised
+    /// for a host that lives, and not for guests that are sent to another one.
+    pub fn start_strictly(guest_ids: &[&str]) -> OwnerWatch {
+        Self::start_with(guest_ids, true)
+    }
+
+    fn start_with(guest_ids: &[&str], one_at_a_time: bool) -> OwnerWatch {
         let ids: BTreeSet<String> = guest_ids.iter().map(|id| (*id).to_owned()).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut watched = Watched::default();
             while !asked.load(Ordering::Relaxed) {
-                look(&ids, &mut watched);
+                look(&ids, one_at_a_time, &mut watched);
                 std::thread::sleep(LOOK_EVERY);
             }
             watched
@@ -68,11 +79,16 @@ impl Drop for OwnerWatch {
     }
 }
 
-fn look(ids: &BTreeSet<String>, watched: &mut Watched) {
+fn look(ids: &BTreeSet<String>, one_at_a_time: bool, watched: &mut Watched) {
     let mut now: Seen = BTreeMap::new();
     for (pid, folder) in crate::processes() {
         if let Some((id, epoch, started)) = machine(&folder, ids) {
             now.entry((id, epoch)).or_default().insert((pid, started));
+        }
+    }
+    for (id, epochs) in ids.iter().map(|id| (id, now.keys().filter(|(guest, _)| guest == id).count())) {
+        if one_at_a_time && epochs > 1 {
+            watched.doubled.push(format!("guest {id} at {epochs} epochs at once"));
         }
     }
     for ((id, epoch), processes) in now {

@@ -181,6 +181,8 @@ export interface Fence {
   tries: number;
   problem: string | null;
   off: { at: string; devices: string[]; seen_by: string } | null;
+  /** Its own watchdog has reset it. */
+  reset: { at: string; device: string } | null;
 }
 
 export interface FenceTestView {

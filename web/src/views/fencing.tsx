@@ -93,6 +93,13 @@ function Fencing({ fence }: { fence: Fence }) {
       </p>
     );
   }
+  if (fence.reset) {
+    return (
+      <p>
+        Its watchdog ({fence.reset.device}) must have reset it <Ago at={fence.reset.at} />: {fence.why}.
+      </p>
+    );
+  }
   const tried = fence.tries > 1 ? ` It was tried ${fence.tries} times.` : "";
   return (
     <p class="message">

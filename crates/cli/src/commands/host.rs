@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{Client, HostView};
 use clap::Subcommand;
 use jiff::Timestamp;
-use model::{Bytes, Compatibility, Duty, HostName, HostPhase, HostUsage, Usage};
+use model::{Bytes, Compatibility, Duty, HardwareWatchdog, HostName, HostPhase, HostUsage, Usage};
 
 use super::{host_change, host_fence};
 
@@ -316,7 +316,16 @@ pub fn show(view: &HostView, usage: Option<&HostUsage>, now: Timestamp) -> Block
             }),
         )
         .each("Uplinks", report.uplinks.iter().map(|(network, link)| format!("{network} on {link}")))
+        .maybe("Watchdog", report.hardware_watchdog.as_ref().map(watchdog))
         .each("Problems", &report.problems)
+}
+
+/// The hardware that resets it.
+fn watchdog(hardware: &HardwareWatchdog) -> String {
+    let HardwareWatchdog { name, timeout_s, proves } = hardware;
+    let proof =
+        if *proves { "" } else { "; others cannot count on that, for it may stand still with its host" };
+    format!("{name} resets it when it is not fed for {timeout_s} s{proof}")
 }
 
 /// What decides which running guests it can take in.
@@ -376,6 +385,7 @@ pub mod tests {
                 compatibility: Default::default(),
                 pools: Default::default(),
                 short_of_room: false,
+                hardware_watchdog: None,
             }),
         }
     }

@@ -176,11 +176,16 @@ pub fn lines(view: &HostView) -> Vec<String> {
 
 /// How it goes with taking a host's power.
 pub fn in_words(fence: &Fence, now: Timestamp) -> String {
+    let by_itself = fence
+        .reset
+        .as_ref()
+        .map(|reset| format!("reset by its watchdog {} at the latest", times::at_and_ago(reset.at, now)));
     let how = match (&fence.off, &fence.problem) {
         (Some(off), _) => {
             let devices: Vec<&str> = off.devices.iter().map(DeviceName::as_str).collect();
             format!("off since {}, by {}", times::at_and_ago(off.at, now), devices.join(", "))
         }
+        (None, _) if by_itself.is_some() => by_itself.unwrap_or_default(),
         (None, Some(why)) if fence.by_hand => format!("not taken: {why}"),
         (None, Some(why)) => format!("being taken, {} tries: {why}", fence.tries),
         (None, None) => "being taken".to_owned(),
@@ -291,6 +296,7 @@ mod tests {
             tried_at: None,
             problem: None,
             off: None,
+            reset: None,
         };
         let said = |fence: &Fence| in_words(fence, Timestamp::UNIX_EPOCH);
         assert_eq!(said(&fence), "being taken; the leader wanted it: it is lost");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::watchdog::{BootTime, Slot};
 use host::{Machine, MachineEnd, MachineEvent, MigrationPhase, RunState};
 use model::{
     BootId, Epoch, ExitReason, FillHow, GuestId, GuestName, HostName, Replica, ReplicaFile, VolumeId,
@@ -94,6 +95,10 @@ pub(super) struct Running {
     pub went_on_at: Option<Instant>,
     /// Of volumes without a mirror: what its QEMU has recorded is all that this replica lacks.
     pub records: BTreeMap<VolumeId, ReplicaFile>,
+    /// Its place with the watchdog.
+    pub guarded: Option<Slot>,
+    /// Its processors were let run, or may have been.
+    pub may_run: bool,
 }
 
 /// How the host of a secondary serves, as last asked.
@@ -123,6 +128,8 @@ pub(super) struct Keeper {
     pub asked: BTreeMap<HostName, Asked>,
     pub confirmed_until: Option<Instant>,
     pub confirm_asked_at: Option<Instant>,
+    /// Until when the machine may run by that, for the watchdog.
+    pub confirmed_for_watchdog: BootTime,
     /// An admission whose outcome is unknown: the record may count on this replica.
     pub maybe_admitted: Option<Replica>,
     pub failures: u32,
@@ -195,6 +202,7 @@ impl Keeper {
             asked: BTreeMap::new(),
             confirmed_until: None,
             confirm_asked_at: None,
+            confirmed_for_watchdog: BootTime::default(),
             maybe_admitted: None,
             failures: 0,
             failed_at: None,
@@ -224,6 +232,8 @@ impl Keeper {
         let events = machine.events();
         self.health.begin_anew();
         self.agent.set_machine(&self.guest, Some(machine.clone()));
+        let guarded = self.guarded(&machine);
+        let may_run = matches!(stage, Stage::Running | Stage::Left);
         self.running = Some(Running {
             machine,
             events,
@@ -239,6 +249,8 @@ impl Keeper {
             state: None,
             went_on_at: None,
             records: BTreeMap::new(),
+            guarded,
+            may_run,
         });
     }
 
@@ -449,6 +461,7 @@ impl Keeper {
         let Some(end) = self.running.as_ref().and_then(|running| running.machine.ended()) else { return };
         let Some(running) = self.running.take() else { return };
         self.agent.set_machine(&self.guest, None);
+        let by_watchdog = self.leave_watchdog(&running);
         self.live.sending = false;
         if matches!(running.stage, Stage::Incoming | Stage::Arrived) {
             return self.notice_non_arrival();
@@ -460,6 +473,7 @@ impl Keeper {
             (Some(why), _) => why,
             (None, MachineEnd::GuestShutdown) if asked => ExitReason::Stopped,
             (None, MachineEnd::GuestShutdown) => ExitReason::GuestShutdown,
+            (None, MachineEnd::Died) if by_watchdog => ExitReason::Disowned,
             (None, MachineEnd::Died) => ExitReason::Crashed,
         };
         let label = running.machine.label();
@@ -471,7 +485,8 @@ impl Keeper {
             self.keep_of_dead(&running.machine);
         }
         let subject = self.about();
-        let message = format!("'{}' ended on {}: {}", self.guest, self.agent.me, describe(reason));
+        let watchdog = if by_watchdog { ", and its watchdog ended it" } else { "" };
+        let message = format!("'{}' ended on {}: {}{watchdog}", self.guest, self.agent.me, describe(reason));
         match reason {
             ExitReason::Crashed | ExitReason::Killed | ExitReason::Disowned => {
                 self.agent.events.warning(model::EventKind::GuestStopped, subject, message);

@@ -423,8 +423,10 @@ impl Keeper {
         if !self.agent.session.borrow().is_live(Instant::now()) {
             return Err(Failure::soon("the host's session ended while the guest was arriving"));
         }
+        self.let_watchdog_know(s)?;
         let Some(running) = &mut self.running else { return Err(Failure::soon("the machine is gone")) };
         // From here on it may have run, whatever QEMU answers.
+        running.may_run = true;
         self.launched_at = Some(s.assignment.epoch);
         running.machine.resume().await?;
         running.stage = Stage::Running;

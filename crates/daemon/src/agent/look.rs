@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use api::PromiseRequest;
 use host::MirrorState;
+use host::watchdog::BootTime;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Assignment, BootId, ClusterView, EventKind, GuestName, GuestReport, GuestSpec, GuestState, Host,
@@ -16,6 +17,7 @@ use plan::converge::{
 };
 use plan::limits::{
     CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, HOLD_SHOWN_AFTER, PROBE_EVERY, PROMISE, PROMISE_MARGIN,
+    WATCHDOG_CONFIRMED,
 };
 use store::keys;
 use tokio::time::Instant;
@@ -133,6 +135,7 @@ impl Keeper {
         // The one that could be promoted is the one that is counted on.
         let confirms = former.as_ref().or(secondary.as_ref());
         let authority = self.authority(&assignment, counted_on_others, confirms).await;
+        self.tell_watchdog_again(assignment.host != agent.me || counted_on_others || spec.is_shared());
         let served = self.look_at_exports(&spec).await;
         let (files, pool_trouble) = self.look_at_files(&spec, &assignment).await;
         let short = short_disks(&agent, &spec);
@@ -500,18 +503,20 @@ impl Keeper {
     }
 
     async fn ask_confirmation(&mut self, assignment: &Assignment, secondary: Option<&Secondary>) {
-        let sent_at = Instant::now();
+        let (asked_at, sent_at) = (BootTime::now(), Instant::now());
         self.confirm_asked_at = Some(sent_at);
         let Some(Secondary { host: secondary, .. }) = secondary else { return };
         let request = PromiseRequest { guest_id: assignment.guest_id, epoch: assignment.epoch };
         let asking = async { self.agent.peer_client.to(secondary)?.promise(&request).await };
         match tokio::time::timeout(CONFIRM_EVERY, asking).await {
             Ok(Ok(answer)) if answer.promised_ms > 0 => {
-                self.confirmed_until = Some(sent_at + PROMISE - PROMISE_MARGIN)
+                self.confirmed_until = Some(sent_at + PROMISE - PROMISE_MARGIN);
+                self.confirmed_for_watchdog = asked_at.after(WATCHDOG_CONFIRMED);
             }
             Ok(Ok(_)) => {
                 tracing::warn!(guest = %self.guest, "{} does not confirm our epoch", secondary.name);
                 self.confirmed_until = None;
+                self.confirmed_for_watchdog = BootTime::default();
             }
             Ok(Err(error)) => tracing::debug!(guest = %self.guest, %error, "no confirmation"),
             Err(_) => tracing::debug!(guest = %self.guest, "no confirmation in time"),

@@ -5,6 +5,7 @@
 
 mod check;
 mod fill;
+mod guard;
 mod hashes;
 mod health;
 mod keeper;
@@ -28,6 +29,7 @@ use host::network::Networks;
 use host::qemu::{QemuDriver, RunAs};
 use host::replica::StorageDaemon;
 use host::volume::Volumes;
+use host::watchdog::Guard;
 use host::{ExportName, HostError, Hypervisor, Machine, ReplicaServer};
 use model::{
     Accelerator, AcceleratorKind, Assignment, BootId, ClusterView, GuestId, GuestName, HostName, Incoming,
@@ -74,6 +76,8 @@ pub struct Agent {
     pub promises: Promises,
     pub looks: peers::Looks,
     network_checks: health::NetworkChecks,
+    /// What ends machines when this daemon does not.
+    pub watchdog: Arc<Guard>,
     /// What the replica server serves, as last asked.
     exports: tokio::sync::Mutex<Option<(Instant, Exports)>>,
     machines: Mutex<BTreeMap<GuestName, Arc<dyn Machine>>>,
@@ -97,12 +101,13 @@ pub struct Parts {
     pub images: Images,
     pub peer_client: PeerClient,
     pub accelerator: watch::Receiver<Accelerator>,
+    pub watchdog: Arc<Guard>,
 }
 
 impl Agent {
     pub fn new(parts: Parts) -> Arc<Agent> {
         let Parts { boot, config, state, events, session, driver, replicas, volumes, .. } = parts;
-        let Parts { pools, networks, images, peer_client, accelerator, .. } = parts;
+        let Parts { pools, networks, images, peer_client, accelerator, watchdog, .. } = parts;
         Arc::new(Agent {
             me: config.name.clone(),
             boot,
@@ -121,6 +126,7 @@ impl Agent {
             promises: Promises::default(),
             looks: peers::Looks::default(),
             network_checks: health::NetworkChecks::default(),
+            watchdog,
             exports: tokio::sync::Mutex::default(),
             machines: Mutex::default(),
             problems: watch::channel(BTreeMap::new()).0,
@@ -179,7 +185,7 @@ impl Agent {
         });
     }
 
-    fn set_problem(&self, about: &str, problem: Option<String>) {
+    pub fn set_problem(&self, about: &str, problem: Option<String>) {
         self.problems.send_if_modified(|problems| match problem {
             Some(text) => problems.insert(about.to_owned(), text.clone()).as_ref() != Some(&text),
             None => problems.remove(about).is_some(),

@@ -127,6 +127,10 @@ impl Keeper {
         members: impl IntoIterator<Item = Replica>,
     ) -> Result<(), Failure> {
         let members: BTreeSet<Replica> = members.into_iter().collect();
+        if members.len() > 1 {
+            // From this record on another host may run the guest.
+            self.tell_watchdog(true)?;
+        }
         let epoch = s.assignment.epoch;
         let outcome = self
             .agent
@@ -237,8 +241,10 @@ impl Keeper {
         if !self.agent.session.borrow().is_live(Instant::now()) {
             return Err(Failure::soon("the host's session ended while the guest was being started"));
         }
+        self.let_watchdog_know(s)?;
         let Some(running) = &mut self.running else { return Err(Failure::soon("the machine is gone")) };
         // From here on it may have run, whatever QEMU answers.
+        running.may_run = true;
         self.exit_before = None;
         running.machine.resume().await?;
         running.stage = Stage::Running;
@@ -456,6 +462,7 @@ impl Keeper {
         running.machine.kill().await?;
         self.notice_end();
         if let Some(running) = self.running.take() {
+            self.leave_watchdog(&running);
             // Killed, and its end was not noticed: the kill's word is good enough.
             self.agent.set_machine(&self.guest, None);
             let boot_generation = running.machine.label().boot_generation;

@@ -261,6 +261,7 @@ pub async fn fence(
         tried_at: None,
         problem: None,
         off: None,
+        reset: None,
     };
     let message = format!("{} asked for the power of {host} to be taken: {}", wanted.asked_by, wanted.why);
     let told = event(&backend, EventKind::HostFencing, &host, message);

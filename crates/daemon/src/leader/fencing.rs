@@ -7,6 +7,15 @@
 //!   settle   the host has no session; the devices still say that it is off; the record says so, with the event
 //! ```
 //!
+//! Beside it, for a host whose hardware watchdog resets it when nobody feeds it:
+//!
+//! ```text
+//!   count    from when this leader first saw the record, which exists only while the host has no session
+//!   settle   the time has passed, and it is the same record: the host was not heard meanwhile; the record says so
+//! ```
+//!
+//! The next leader counts anew: nobody's clock but its own tells it how long that was.
+//!
 //! A side of a partition without a quorum fences nobody. It has no leader; one that does not know yet cannot begin,
 //! for that is a transaction which compares its leader record; and right before each device is switched the store is
 //! asked anew, by a quorum, whether this daemon leads and the fence is still wanted. Two hosts that have lost each
@@ -18,11 +27,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use model::{ClusterView, Event, EventId, EventKind, Fence, FenceDevices, HostName, PowerOff, Severity};
+use model::{
+    ClusterView, Event, EventId, EventKind, Fence, FenceDevices, HostName, PowerOff, Reset, Severity,
+};
 use plan::fence::{Ask, FencePlan, fences};
 use plan::limits::SESSION_TTL;
 use store::{Outcome, StoreError, TxnBuilder, keys};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fencing::Fencer;
@@ -40,6 +52,17 @@ pub struct Fencing {
     fencer: Fencer,
     silent_within: Duration,
     tries: BTreeMap<HostName, Running>,
+    /// Since when the hosts are waited for that reset themselves.
+    awaited: BTreeMap<HostName, Awaited>,
+}
+
+/// A host that resets itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Awaited {
+    /// Its fence, and the revision of the leader's record.
+    id: Uuid,
+    since: i64,
+    begun: Instant,
 }
 
 /// A try. Its agents end with it.
@@ -58,12 +81,20 @@ impl Drop for Running {
 
 impl Fencing {
     pub fn new(me: HostName, state: State, fencer: Fencer) -> Self {
-        Self { me, state, fencer, silent_within: SILENT_WITHIN, tries: BTreeMap::new() }
+        Self {
+            me,
+            state,
+            fencer,
+            silent_within: SILENT_WITHIN,
+            tries: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+        }
     }
 
     /// This daemon leads no more.
     pub fn stop(&mut self) {
         self.tries.clear();
+        self.awaited.clear();
     }
 
     /// Does what is to be done now; answers when to look again.
@@ -73,7 +104,8 @@ impl Fencing {
         now: Timestamp,
         recover_from: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let FencePlan { ask, attempt, drop, wake_at } = fences(self.state.read().view(), now, recover_from);
+        let FencePlan { ask, attempt, await_reset, drop, wake_at } =
+            fences(self.state.read().view(), now, recover_from);
         for ask in ask {
             super::unless_refused(self.ask(since, ask).await)?;
         }
@@ -86,7 +118,64 @@ impl Fencing {
         for host in attempt {
             self.attempt(since, host);
         }
-        Ok(wake_at)
+        let reset_in = self.await_resets(since, await_reset).await?;
+        let reset_at = reset_in.map(|left| now + jiff::SignedDuration::try_from(left).unwrap_or_default());
+        Ok(wake_at.into_iter().chain(reset_at).min())
+    }
+
+    /// Counts for hosts that reset themselves; answers when the next one has surely done so.
+    async fn await_resets(
+        &mut self,
+        since: i64,
+        hosts: Vec<(HostName, Duration)>,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.awaited.retain(|host, _| hosts.iter().any(|(awaited, _)| awaited == host));
+        let mut next: Option<Duration> = None;
+        for (host, within) in hosts {
+            let Some(fence) = self.state.read().view().fences.get(&host).cloned() else { continue };
+            let awaited = self.awaited.get(&host).filter(|a| (a.id, a.since) == (fence.id, since));
+            let waited = awaited.map_or(Duration::ZERO, |awaited| awaited.begun.elapsed());
+            if awaited.is_none() {
+                let begun = Instant::now();
+                self.awaited.insert(host.clone(), Awaited { id: fence.id, since, begun });
+            }
+            if waited < within {
+                let left = within - waited;
+                next = Some(next.map_or(left, |next| next.min(left)));
+                continue;
+            }
+            super::unless_refused(self.settle_reset(since, fence).await)?;
+        }
+        Ok(next)
+    }
+
+    /// The host's own next session would have removed the record, so it had none since the record was made.
+    async fn settle_reset(&self, since: i64, seen: Fence) -> Result<(), StoreError> {
+        let host = seen.host.clone();
+        let report = self.state.read().view().host_reports.get(&host).cloned();
+        let Some(watchdog) = report.and_then(|report| report.hardware_watchdog) else { return Ok(()) };
+        let message = format!(
+            "{host} was not heard for so long that its watchdog ({}) must have reset it after {} s",
+            watchdog.name, watchdog.timeout_s
+        );
+        let event = self.event(Severity::Warning, EventKind::HostFenced, &host, message);
+        let (device, timeout_s) = (watchdog.name.clone(), watchdog.timeout_s);
+        let reset = Reset { at: Timestamp::now(), device, timeout_s, counted_by: self.me.clone() };
+        let outcome = self
+            .state
+            .change(|view, txn| {
+                let fence = view.fences.get(&host).filter(|fence| fence.id == seen.id && !fence.is_proven());
+                let Some(fence) = fence else { return false };
+                let fence = Fence { reset: Some(reset.clone()), ..fence.clone() };
+                txn.at(keys::LEADER, since).put(&fence).create(&event);
+                txn.absent(&keys::session(&host)).unchanged(&keys::host_report(&host));
+                // What was counted is what is compared.
+                let report = view.host_reports.get(&host);
+                report.and_then(|report| report.hardware_watchdog.as_ref()) == Some(&watchdog)
+            })
+            .await?;
+        log(outcome, &event);
+        Ok(())
     }
 
     async fn ask(&self, since: i64, ask: Ask) -> Result<(), StoreError> {
@@ -103,6 +192,7 @@ impl Fencing {
             tried_at: None,
             problem: None,
             off: None,
+            reset: None,
         };
         let message = format!("the power of {host} is being taken: {}", fence.why);
         let event = self.event(Severity::Warning, EventKind::HostFencing, &host, message);

@@ -249,7 +249,9 @@ fn compose(view: &model::ClusterView, txn: &mut TxnBuilder<'_>, change: &Change)
             note_recovery(view, txn, to);
             match proof {
                 FenceProof::Confirmed { .. } => txn.unchanged(&keys::confirmed_dead(&from.host)),
-                FenceProof::PowerOff { .. } => txn.unchanged(&keys::fence(&from.host)),
+                FenceProof::PowerOff { .. } | FenceProof::Reset { .. } => {
+                    txn.unchanged(&keys::fence(&from.host))
+                }
                 FenceProof::SaidStopped => txn.unchanged(&keys::guest_report(&from.guest)),
             };
             // The proof is looked at again, now that what it rests on is compared.

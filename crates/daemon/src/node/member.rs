@@ -17,6 +17,7 @@ use host::replica::{ReplicaConfig, StorageDaemon};
 use host::series::Series;
 use host::usage::Reading;
 use host::volume::Volumes;
+use host::watchdog::Guard;
 use host::{HostError, Machine};
 use model::{GuestId, HostName, HostUsage, NamedPool, VolumeId};
 use plan::limits::PROMISE;
@@ -76,12 +77,15 @@ pub async fn start_with(
     let peers = PeerClient::new(identity.cluster.clone(), pki.client_config()?);
     let etcd = Arc::new(etcd);
     let state = State::start(etcd.clone() as Arc<dyn Store>);
-    let session = session::keep(state.clone(), config.name.clone(), node.facts.boot_id);
+    let log = config.state_dir.join("watchdog.log");
+    let watchdog = Arc::new(Guard::open(&config.run_dir, log, node.facts.boot_id)?);
+    let session = session::keep(state.clone(), config.name.clone(), node.facts.boot_id, watchdog.clone());
     let events = Events::new(state.clone(), config.name.clone());
     let files = ImageFiles::new(config.state_dir.join("images"))?;
     let images = Images::new(config.name.clone(), state.clone(), files, peers.clone());
     let (found, accelerator) = watch::channel(host_report::untested());
-    let agent = Agent::new(parts(node, &state, &events, &session, &images, &peers, &accelerator)?);
+    let agent =
+        Agent::new(parts(node, &state, &events, (&session, watchdog), &images, &peers, &accelerator)?);
     let usages = Usages::new(config.name.clone(), state.clone(), peers.clone());
     let identity = Mutex::new(identity);
     let held = Held::follow(state.clone(), config.name.clone());
@@ -104,7 +108,9 @@ pub async fn start_with(
     tokio::spawn(host_report::find_accelerator(config.clone(), images.clone(), found, state.clone()));
     let facts = node.facts.clone();
     let (problems, incoming, pools) = (agent.problems(), agent.incoming(), agent.pools.found());
-    let told = host_report::Told { problems, incoming, pools };
+    let (armed, hardware_watchdog) = watch::channel(None);
+    tokio::spawn(crate::watchdog::keep(agent.clone(), armed));
+    let told = host_report::Told { problems, incoming, pools, hardware_watchdog };
     tokio::spawn(host_report::keep(config.clone(), facts, state, images, accelerator, told));
     tokio::spawn(follow_store_members(config.clone(), member.clone()));
     if member.has_store_member() {
@@ -122,7 +128,7 @@ fn parts(
     node: &Node,
     state: &State,
     events: &Events,
-    session: &watch::Receiver<session::Standing>,
+    (session, watchdog): (&watch::Receiver<session::Standing>, Arc<Guard>),
     images: &Images,
     peers: &PeerClient,
     accelerator: &watch::Receiver<model::Accelerator>,
@@ -146,6 +152,7 @@ fn parts(
         images: images.clone(),
         peer_client: peers.clone(),
         accelerator: accelerator.clone(),
+        watchdog,
         config,
     })
 }

@@ -28,7 +28,7 @@ use super::health;
 use super::migration::Migration;
 use super::mirror::{Goal, Mirror};
 use super::names::Names;
-use super::process::ProcessHandle;
+use super::process::{ProcessHandle, ProcessId};
 use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::record::MachineRecord;
 use super::resync::{Copy, Resync};
@@ -423,6 +423,10 @@ impl Machine for QemuMachine {
 
     fn pid(&self) -> Option<u32> {
         self.ended().is_none().then(|| u32::try_from(self.shared.process.id.pid).ok())?
+    }
+
+    fn process(&self) -> Option<ProcessId> {
+        Some(self.shared.process.id)
     }
 
     fn cpu(&self) -> Option<CpuModel> {

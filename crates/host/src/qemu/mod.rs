@@ -43,5 +43,5 @@ pub(crate) mod tls;
 pub(crate) use command::qmp_chardev;
 pub use driver::{QemuConfig, QemuDriver};
 pub use last_moments::LastMoment;
-pub use process::RunAs;
+pub use process::{ProcessId, RunAs};
 pub use tls::TlsFiles;

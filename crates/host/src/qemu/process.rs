@@ -17,6 +17,8 @@ use nix::unistd::{Gid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 
 use crate::HostError;
@@ -50,7 +52,7 @@ impl RunAs {
 
 /// One process, for as long as this host is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessId {
+pub struct ProcessId {
     pub pid: i32,
     /// Clock ticks since the host booted.
     pub started: u64,
@@ -87,6 +89,23 @@ impl ProcessHandle {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
+    }
+
+    /// Sends SIGKILL, and waits for nothing. One that is gone already is left alone.
+    pub fn send_kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Returns when it has ended.
+    #[expect(
+        unsafe_code,
+        reason = "tokio cannot know that the descriptor stays open; it has no safe form any more"
+    )]
+    pub async fn gone(&self) -> std::io::Result<()> {
+        let pidfd = self.pidfd.try_clone()?;
+        // SAFETY: the descriptor is owned by what it is registered with, so it stays open for as long as that.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        pidfd.readable().await.map(drop)
     }
 
     /// Ends it with SIGKILL, and returns when it is gone.

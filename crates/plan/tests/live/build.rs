@@ -207,6 +207,7 @@ impl Live {
             compatibility: Default::default(),
             pools: Default::default(),
             short_of_room: false,
+            hardware_watchdog: None,
         };
         if !words.lost {
             let session = Session {

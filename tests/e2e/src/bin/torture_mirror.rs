@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use e2e::dice::{Dice, number};
 use e2e::lab::Lab;
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
@@ -77,27 +78,6 @@ impl Blow {
     }
 }
 
-/// A row of numbers that looks random (xorshift64*, Vigna 2016).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, from: u64, to: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        from + self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % (to - from + 1)
-    }
-
-    fn pause(&mut self, (from, to): (u64, u64)) {
-        std::thread::sleep(Duration::from_millis(self.roll(from, to)));
-    }
-
-    fn blow(&mut self) -> Blow {
-        let count = Blow::ALL.len() as u64;
-        Blow::ALL[usize::try_from(self.roll(0, count - 1)).unwrap_or(0)]
-    }
-}
-
 /// The longest time for which the guest reported nothing.
 struct StallWatch {
     stop: Arc<AtomicBool>,
@@ -140,19 +120,12 @@ impl StallWatch {
     }
 }
 
-fn number(name: &str, otherwise: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text} is no number")),
-        Err(_) => Ok(otherwise),
-    }
-}
-
 /// One blow and its end.
 fn strike(lab: &Lab, dice: &mut Dice, begun: Instant) -> Result<()> {
     let (owner, secondary) = lab.places(GUEST)?;
-    let mut blow = dice.blow();
+    let mut blow = dice.pick(&Blow::ALL);
     while !blow.strike(lab, &owner, &secondary)? {
-        blow = dice.blow();
+        blow = dice.pick(&Blow::ALL);
     }
     println!("{:6.1} s  {blow:?} on {secondary}", begun.elapsed().as_secs_f64());
     dice.pause(LASTS_MS);
@@ -204,7 +177,7 @@ fn main() -> Result<()> {
     let seed = number("SEED", std::process::id().into())?;
     let (minutes, schedules) = (number("MINUTES", 10)?, number("SCHEDULES", 50)?);
     println!("SEED={seed} MINUTES={minutes} SCHEDULES={schedules}");
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::of(seed);
     let lab = Lab::up("torture-mirror", HOSTS)?;
     let recorder = Recorder::start(&lab, GUEST, &["--disk", DISK])?;
     lab.wait_for_sync(GUEST)?;

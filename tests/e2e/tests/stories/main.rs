@@ -15,5 +15,7 @@ mod sharing;
 mod story;
 mod survival;
 mod thin;
+mod torture;
 mod verify;
 mod volumes;
+mod watchdog;

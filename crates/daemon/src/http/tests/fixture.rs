@@ -365,6 +365,7 @@ fn records(name: &HostName, address: IpAddr) -> (Host, Session, HostReport) {
         compatibility: Default::default(),
         pools: Default::default(),
         short_of_room: false,
+        hardware_watchdog: None,
     };
     (host, session, report)
 }

@@ -112,6 +112,16 @@ impl World {
         .await;
     }
 
+    /// What host1 says of the hardware that resets it.
+    async fn watchdog(&self, hardware_watchdog: Option<model::HardwareWatchdog>) {
+        let before = self.state.read().view().host_reports[&name(1)].clone();
+        let report = model::HostReport { hardware_watchdog, ..before };
+        self.write(|txn| {
+            txn.put(&report);
+        })
+        .await;
+    }
+
     async fn session(&self) {
         let session =
             Session { host: name(1), boot_id: BootId(Uuid::from_u128(1)), started_at: Timestamp::now() };
@@ -167,6 +177,13 @@ impl Leading {
             }
         };
         tokio::time::timeout(PATIENCE, turns).await.expect("it comes to that");
+    }
+
+    /// As if so much time had passed since the leader began to count.
+    fn let_pass(&mut self, length: Duration) {
+        for awaited in self.fencing.awaited.values_mut() {
+            awaited.begun = awaited.begun.checked_sub(length).unwrap();
+        }
     }
 
     async fn until_fence(&mut self, world: &World, holds: impl Fn(&Fence) -> bool) -> Fence {
@@ -246,6 +263,7 @@ fn by_hand() -> Fence {
         tried_at: None,
         problem: None,
         off: None,
+        reset: None,
     }
 }
 
@@ -399,4 +417,97 @@ async fn an_operators_fence_waits_until_the_session_is_over() {
         .await;
     leader.until_fence(&world, |fence| fence.off.is_some()).await;
     assert_eq!(world.asked(), "fence_good off\nfence_good status\nfence_good status\n");
+}
+
+fn hardware() -> model::HardwareWatchdog {
+    model::HardwareWatchdog { name: "iTCO_wdt".into(), timeout_s: 10, proves: true }
+}
+
+/// Twice its time-out, and the margin.
+const RESETS_WITHIN: Duration = Duration::from_secs(25);
+
+/// A leader that counts for host1.
+async fn counting(world: &World, n: u128) -> Leading {
+    let mut leader = world.leader(n).await;
+    leader.until_fence(world, |_| true).await;
+    let now = Timestamp::now();
+    while leader.fencing.awaited.is_empty() {
+        leader.fencing.advance(leader.since, now, now).await.unwrap();
+    }
+    leader
+}
+
+#[tokio::test]
+async fn a_host_that_resets_itself_is_waited_for() {
+    let world = World::new().await;
+    world.watchdog(Some(hardware())).await;
+    let mut leader = counting(&world, 2).await;
+    let now = Timestamp::now();
+    leader.let_pass(RESETS_WITHIN - Duration::from_secs(5));
+    let wake_at = leader.fencing.advance(leader.since, now, now).await.unwrap().unwrap();
+    assert!(world.fence().unwrap().reset.is_none(), "not yet");
+    assert!(wake_at.duration_since(now) <= jiff::SignedDuration::from_secs(5));
+    leader.let_pass(Duration::from_secs(5));
+    let fence = leader.until_fence(&world, |fence| fence.reset.is_some()).await;
+    let reset = fence.reset.unwrap();
+    assert_eq!((reset.device.as_str(), reset.timeout_s, reset.counted_by), ("iTCO_wdt", 10, name(2)));
+    let told = world.events(EventKind::HostFenced);
+    assert_eq!(
+        told,
+        ["host1 was not heard for so long that its watchdog (iTCO_wdt) must have reset it after 10 s"]
+    );
+    assert_eq!(world.asked(), "", "there was nobody to ask");
+}
+
+#[tokio::test]
+async fn a_host_that_was_heard_meanwhile_is_counted_for_anew() {
+    let world = World::new().await;
+    world.watchdog(Some(hardware())).await;
+    let mut leader = counting(&world, 2).await;
+    let first = world.fence().unwrap().id;
+    // The leader hangs, and sees nothing of this: the host is heard, and lost again.
+    world.session().await;
+    world
+        .write(|txn| {
+            txn.delete(&keys::session(&name(1)));
+        })
+        .await;
+    leader.let_pass(RESETS_WITHIN);
+    let fence = leader.until_fence(&world, |fence| fence.id != first).await;
+    assert_eq!(fence.reset, None);
+    let now = Timestamp::now();
+    leader.state.until(|cache| cache.view().fences.values().any(|seen| seen.id == fence.id)).await;
+    leader.fencing.advance(leader.since, now, now).await.unwrap();
+    assert!(world.fence().unwrap().reset.is_none(), "what passed before was another absence");
+    leader.let_pass(RESETS_WITHIN);
+    leader.until_fence(&world, |fence| fence.reset.is_some()).await;
+}
+
+#[tokio::test]
+async fn the_next_leader_counts_for_itself() {
+    let world = World::new().await;
+    world.watchdog(Some(hardware())).await;
+    let mut first = counting(&world, 2).await;
+    first.let_pass(RESETS_WITHIN);
+    let mut second = counting(&world, 3).await;
+    let now = Timestamp::now();
+    second.fencing.advance(second.since, now, now).await.unwrap();
+    // The first one does not know yet that it leads no more.
+    first.fencing.advance(first.since, now, now).await.ok();
+    assert_eq!(world.fence().unwrap().reset, None);
+    second.let_pass(RESETS_WITHIN);
+    let fence = second.until_fence(&world, |fence| fence.reset.is_some()).await;
+    assert_eq!(fence.reset.unwrap().counted_by, name(3));
+}
+
+#[tokio::test]
+async fn a_host_whose_device_was_disarmed_proves_nothing() {
+    let world = World::new().await;
+    world.watchdog(Some(hardware())).await;
+    let mut leader = counting(&world, 2).await;
+    // It said so right before it was lost; the leader has not read it.
+    leader.let_pass(RESETS_WITHIN);
+    world.watchdog(None).await;
+    leader.until(&world, |view| !view.fences.contains_key(&name(1))).await;
+    assert_eq!(world.events(EventKind::HostFenced), [""; 0]);
 }
