@@ -190,7 +190,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             if let Some(why) = &view.problem {
                 let why = format!("{why} (sent from {})", view.sent_by);
                 return Err(Failure::refused(
-                    &format!("reach '{alert}'"),
+                    format!("reach '{alert}'"),
                     why,
                     "mend that, and test it again",
                 ));

@@ -26,7 +26,7 @@ pub enum Command {
   kennel guest create web1 --image debian --memory 1G --vcpus 2 --disk 20G --ssh-key ~/.ssh/id_ed25519.pub
   kennel guest create db1 --image debian --disk 20G --disk 100G --address 10.90.0.11 --priority 10
   kennel guest create try --image tiny --pool local --no-start")]
-    Create(CreateArguments),
+    Create(Box<CreateArguments>),
     /// All guests
     #[command(after_help = "Examples:
   kennel guest list
@@ -250,7 +250,7 @@ pub struct CreateArguments {
 
 pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create(arguments) => create(context, arguments).await,
+        Command::Create(arguments) => create(context, *arguments).await,
         Command::List { watch: true } => {
             listing::watch::<GuestView>(context, context.client()?.watch_guests()).await
         }

@@ -157,7 +157,7 @@ impl Keeper {
             former: former_peer,
             authority,
             promised_until: agent.promises.until(spec.id).map(at),
-            exit: self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
+            exit,
             not_before: self.not_before().map(at),
             starts_after: self.look_at_order(&spec, now),
             shutdown_asked_at: self.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),
