@@ -151,14 +151,14 @@ async fn a_guest_that_panics_stands_still_until_it_is_reset() {
     let bench = Bench::new();
     let driver = bench.driver(None);
     let machine = driver.launch(&bench.config("panicker.raw")).await.unwrap();
-    let mut events = machine.events();
     machine.resume().await.unwrap();
     wait_until("it has panicked", || boots(&driver, &bench) == 1).await;
     wait_for_panic(&machine).await;
     // A daemon that was away finds it.
-    let adopted = bench.driver(None).adopt().await.unwrap();
-    assert_eq!(adopted[0].run_state().await.unwrap(), RunState::Panicked);
-    drop(adopted);
+    drop(machine);
+    let machine = bench.driver(None).adopt().await.unwrap().remove(0);
+    assert_eq!(machine.run_state().await.unwrap(), RunState::Panicked);
+    let mut events = machine.events();
     let picture = machine.picture().await.unwrap();
     assert!(picture.format == "png" && picture.bytes.starts_with(b"\x89PNG"), "{}", picture.format);
     machine.reset().await.unwrap();
