@@ -69,7 +69,7 @@ pub fn answers(view: &ClusterView, now: Timestamp) -> Vec<Answer> {
         let others = group(view, &spec.name);
         let restarted = |answer: &Answer| answer.restart.iter().any(|other| other.name == spec.name);
         // One answer to a guest at a time: the next one sees what came of it.
-        if others.is_empty() || answers.iter().any(|answer| restarted(answer)) {
+        if others.is_empty() || answers.iter().any(restarted) {
             continue;
         }
         answers.extend(answer(view, spec, &others, now));
