@@ -1,8 +1,8 @@
 //! "No storm", for the cluster as a whole: while many hosts have just vanished, nothing is recovered.
 //!
-//! Seen from the truth, not from the leader's record of it: which sessions ended, and when. A leader needs a moment to
-//! hear of it, and its clock may run a little fast; so what counts is a change of owner well after the hosts vanished
-//! and well before the hold is over. Runs in which clocks jump are left out: a pause is measured by the wall clock.
+//! Seen from the truth, not from the leader's record of it: which sessions ended, and when. Whoever knows that a host is
+//! lost knows of all that were lost before it; so the guests of one that was lost shortly after others wait for as long
+//! as the hold lasts. Runs in which clocks jump are left out: a pause is measured by the wall clock.
 
 use model::{HostName, Settings};
 
@@ -10,10 +10,10 @@ use crate::books::NO_STORM;
 use crate::fault::Blow;
 use crate::world::{S, Time, World};
 
-/// Whatever was under way, and whatever was heard late, is over by then.
-const HEARD_WITHIN: Time = 15 * S;
 /// Hosts that vanish within so long count as one storm by any leader's stamps.
 const TOGETHER: Time = 20 * S;
+/// What clocks that run fast may take off a hold.
+const FAST: Time = 5 * S;
 
 impl World {
     /// Takes note of whose sessions there are. To be called whenever they may have changed.
@@ -30,22 +30,18 @@ impl World {
     /// A guest gets another owner although nobody asked for it.
     pub fn check_calm(&mut self, guest: &str, lost: &HostName) {
         let jumps = |blow: &Blow| matches!(blow, Blow::ClockForward { .. } | Blow::ClockBack { .. });
-        if self.schedule.items.iter().any(|item| jumps(&item.blow)) || !self.books.vanished.contains_key(lost)
-        {
-            return;
-        }
+        let vanished = &self.books.vanished;
+        let Some(last) = vanished.get(lost).copied() else { return };
         let settings = Settings::default();
-        let hold = Time::from(settings.storm_hold_s) * S;
-        let Some(last) = self.books.vanished.values().max().copied() else { return };
-        let together = self.books.vanished.values().filter(|at| **at + TOGETHER >= last).count();
-        let reported = self.store.now.view.host_reports.len();
-        let of = reported - (self.books.vanished.len() - together);
-        let age = self.now - last;
-        let storm = together >= 2 && together * 100 >= settings.storm_share_percent as usize * of;
-        if storm && age > HEARD_WITHIN && age + 5 * S < hold {
+        let together = vanished.values().filter(|at| **at <= last && **at + TOGETHER >= last);
+        let (count, first) = (together.clone().count(), together.min().copied().unwrap_or(last));
+        let of = self.store.now.view.host_reports.len() - (vanished.len() - count);
+        let storm = count >= 2 && count * 100 >= settings.storm_share_percent as usize * of;
+        let held_until = first + Time::from(settings.storm_hold_s) * S - FAST;
+        if storm && self.now < held_until && !self.schedule.items.iter().any(|item| jumps(&item.blow)) {
+            let age = (self.now - first) / S;
             let what = format!(
-                "{guest} of {lost} is recovered {} s after {together} of {of} hosts vanished",
-                age / S
+                "{guest} of {lost} is recovered {age} s after the first of {count} of {of} hosts vanished"
             );
             self.breaks(NO_STORM, what);
         }
