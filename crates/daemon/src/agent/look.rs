@@ -135,8 +135,7 @@ impl Keeper {
         // The one that could be promoted is the one that is counted on.
         let confirms = former.as_ref().or(secondary.as_ref());
         let authority = self.authority(&assignment, counted_on_others, confirms).await;
-        let alone = assignment.host == agent.me && !counted_on_others && !spec.is_shared();
-        self.tell_watchdog_again(!alone);
+        self.tell_watchdog_again(assignment.host != agent.me || counted_on_others || spec.is_shared());
         let served = self.look_at_exports(&spec).await;
         let (files, pool_trouble) = self.look_at_files(&spec, &assignment).await;
         let short = spec

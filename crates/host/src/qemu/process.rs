@@ -97,7 +97,10 @@ impl ProcessHandle {
     }
 
     /// Returns when it has ended.
-    #[expect(unsafe_code, reason = "tokio cannot know that the descriptor stays open; it has no safe form any more")]
+    #[expect(
+        unsafe_code,
+        reason = "tokio cannot know that the descriptor stays open; it has no safe form any more"
+    )]
     pub async fn gone(&self) -> std::io::Result<()> {
         let pidfd = self.pidfd.try_clone()?;
         // SAFETY: the descriptor is owned by what it is registered with, so it stays open for as long as that.
