@@ -255,6 +255,7 @@ fn in_a_storm_power_is_taken_late_and_from_one_host_at_a_time() {
         tried_at: Some(after(30)),
         problem: None,
         off: None,
+        reset: None,
     };
     view.fences.insert(host("host1"), fence("host1"));
     assert_eq!(asks(&view, after(31)), (vec![], vec![host("host1")]));
