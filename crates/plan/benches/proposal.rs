@@ -23,7 +23,7 @@ use model::{
 use plan::inventory::{GUEST_OVERHEAD, Inventory};
 use plan::proposal::{Options, Proposal, propose};
 use plan::search::sample::{Profile, Sample};
-use plan::snapshot::{GuestNeed, HostIx, HostRoom, Snapshot, Storage};
+use plan::snapshot::{GuestNeed, HostIx, HostRoom, Load, Snapshot, Storage};
 use uuid::Uuid;
 
 /// Hosts and guests when nothing is asked for.
@@ -225,16 +225,19 @@ impl Live {
             handover: None,
             handed_over_by: None,
         };
-        let load = need.load;
-        let used = Usage { cpu: load.cpu, memory: load.memory, disk: load.disk, network: load.network };
-        if let Some(usage) = self.usage.get_mut(&host) {
-            usage.guests.insert(name.clone(), GuestUsage { usage: used, measured_s: 3600 });
-            add(&mut usage.total, used, 1.0);
-        }
+        self.measure(&name, &host, need.load);
         self.view.guests.insert(name.clone(), spec);
         self.view.guest_reports.insert(name.clone(), report);
         self.view.assignments.insert(name.clone(), assignment);
         self.sync(&name, volume);
+    }
+
+    fn measure(&mut self, name: &model::GuestName, host: &HostName, load: Load) {
+        let used = Usage { cpu: load.cpu, memory: load.memory, disk: load.disk, network: load.network };
+        if let Some(usage) = self.usage.get_mut(host) {
+            usage.guests.insert(name.clone(), GuestUsage { usage: used, measured_s: 3600 });
+            add(&mut usage.total, used, 1.0);
+        }
     }
 
     /// Both replicas of a guest's volume are in sync where it is now.

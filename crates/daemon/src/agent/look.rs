@@ -141,7 +141,6 @@ impl Keeper {
         let short = short_disks(&agent, &spec);
         let (now, instant) = (Timestamp::now(), Instant::now());
         let at = |when: Instant| now + signed(when, instant);
-        let exit = self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason));
         let mut situation = Box::new(Situation {
             me: agent.me.clone(),
             boot: agent.boot,
@@ -157,7 +156,7 @@ impl Keeper {
             former: former_peer,
             authority,
             promised_until: agent.promises.until(spec.id).map(at),
-            exit,
+            exit: self.exit.as_ref().map(|exit| (exit.boot_generation, exit.reason)),
             not_before: self.not_before().map(at),
             starts_after: self.look_at_order(&spec, now),
             shutdown_asked_at: self.shutdown_asked_at.map(|(first, last)| (at(first), at(last))),

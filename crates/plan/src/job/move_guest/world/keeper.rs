@@ -83,6 +83,7 @@ impl World {
                     exit.boot_generation == report.boot_generation && exit.reason == ExitReason::Stopped
                 })
         };
+        let served = site.served.iter().map(|(epoch, by)| (volume(), (*by == boot).then_some(*epoch)));
         Situation {
             me: name.clone(),
             boot,
@@ -92,11 +93,7 @@ impl World {
             files: self.disk(name).iter().map(|_| volume()).collect(),
             short: Default::default(),
             pool_trouble: None,
-            served: site
-                .served
-                .iter()
-                .map(|(epoch, served)| (volume(), (*served == boot).then_some(*epoch)))
-                .collect(),
+            served: served.collect(),
             dropped: drop.then(volume).into_iter().collect(),
             peer,
             former,
