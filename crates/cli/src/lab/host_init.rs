@@ -80,6 +80,7 @@ fn start_kenneld(lab: &Lab, state: &State, host: &Host) -> Result<Pid> {
         .env("TMPDIR", "/run/tmp")
         // For image builds, which run apt.
         .env("http_proxy", format!("http://{SWITCH_ADDRESS}:{}", proxy::PORT))
+        .env("no_proxy", SWITCH_ADDRESS.to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("share the log")?)
         .stderr(log)
