@@ -3,7 +3,7 @@
 //! kenneld ends a guest by itself when its right to run it is over (`plan::converge`). A kenneld that hangs, is stopped,
 //! or waits for the disk that it was swapped out to, does not. So it writes down beforehand, in a page of memory that
 //! both have mapped, until when each machine may run, and renews that with its session. The process `kennel-watchdog`
-//! ([`run`]) looks at the page and kills what is overdue. It is locked in memory, does nothing else, and outlives
+//! (`run`) looks at the page and kills what is overdue. It is locked in memory, does nothing else, and outlives
 //! kenneld.
 //!
 //! ```text
@@ -27,7 +27,7 @@
 //!
 //! # The device
 //!
-//! With a device ([`device`]) the watchdog feeds it for as long as nothing is overdue that could not be ended. So a
+//! With a device (`device`) the watchdog feeds it for as long as nothing is overdue that could not be ended. So a
 //! machine that hangs in the kernel, a watchdog that gets no processor and a kernel that stands still all end in a reset.
 //! How much others may conclude from that stands in docs/decisions/0033.
 
