@@ -435,7 +435,7 @@ async fn an_operator_says_that_a_storm_took_its_hosts_for_good() {
     let problem = refusal(client.go_on_in_storm().await);
     assert!(problem.why.ends_with("has said so already"), "{problem}");
     let problems = client.cluster_status().await.unwrap().problems;
-    assert!(problems[0].contains("by the word of"), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.contains("by the word of")), "{problems:?}");
 }
 
 #[tokio::test]
