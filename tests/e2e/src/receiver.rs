@@ -59,15 +59,14 @@ impl Receiver {
         Ok(signed.filter(|notice| notice["incidents"][0]["incident"]["kind"] == kind).collect())
     }
 
-    /// Waits until it was told of a host's loss in these words.
+    /// Waits until it was told of a host's loss in these words, which follow the weight: that depends on whether its
+    /// guests ran elsewhere by then.
     pub fn wait_for(&self, kind: &str, words: &str) -> Result<()> {
-        wait(&format!("a notice that begins with '{words}'"), LIMIT, || {
+        wait(&format!("a notice that ends with '{words}'"), LIMIT, || {
             let notices = self.notices("host-lost")?;
-            // What opens with less weight gets its full one later.
-            let kinds =
-                |notice: &Value| notice["kind"] == kind || kind == "opened" && notice["kind"] == "changed";
             let found = notices.iter().any(|notice| {
-                kinds(notice) && notice["headline"].as_str().is_some_and(|said| said.starts_with(words))
+                notice["kind"] == kind
+                    && notice["headline"].as_str().is_some_and(|said| said.ends_with(words))
             });
             Ok(found.then_some(()))
         })

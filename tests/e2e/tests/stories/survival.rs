@@ -46,7 +46,7 @@ fn the_guests_host_loses_power() {
     })
     .unwrap();
     recorder.wait_for_more(20).unwrap();
-    receiver.wait_for("opened", &format!("critical: {owner} is lost")).unwrap();
+    receiver.wait_for("opened", &format!(": {owner} is lost")).unwrap();
     lab.lab(&["power-on", &owner]).unwrap();
     story.settle();
     receiver.wait_for("ended", &format!("ended: {owner} was lost")).unwrap();
