@@ -59,14 +59,13 @@ impl Receiver {
         Ok(signed.filter(|notice| notice["incidents"][0]["incident"]["kind"] == kind).collect())
     }
 
-    /// Waits until it was told of a host's loss in these words, which follow the weight: that depends on whether its
+    /// Waits until it was told of a host's loss in these words, before which the weight stands: that depends on whether its
     /// guests ran elsewhere by then.
     pub fn wait_for(&self, kind: &str, words: &str) -> Result<()> {
-        wait(&format!("a notice that ends with '{words}'"), LIMIT, || {
+        wait(&format!("a notice that says '{words}'"), LIMIT, || {
             let notices = self.notices("host-lost")?;
             let found = notices.iter().any(|notice| {
-                notice["kind"] == kind
-                    && notice["headline"].as_str().is_some_and(|said| said.ends_with(words))
+                notice["kind"] == kind && notice["headline"].as_str().is_some_and(|said| said.contains(words))
             });
             Ok(found.then_some(()))
         })
