@@ -59,8 +59,8 @@ impl Receiver {
         Ok(signed.filter(|notice| notice["incidents"][0]["incident"]["kind"] == kind).collect())
     }
 
-    /// Waits until it was told of a host's loss in these words, before which the weight stands: that depends on whether its
-    /// guests ran elsewhere by then.
+    /// Waits until it was told of a host's loss in these words. What it weighs depends on whether its guests ran
+    /// elsewhere by then.
     pub fn wait_for(&self, kind: &str, words: &str) -> Result<()> {
         wait(&format!("a notice that says '{words}'"), LIMIT, || {
             let notices = self.notices("host-lost")?;
