@@ -13,7 +13,7 @@ CARGO := cargo
 LABS ?= 3
 
 .PHONY: help setup web build test-build demo test lint lint-web unit doc test-e2e test-web screenshots test-metrics test-fencing \
-	torture torture-mirror bench bench-failover bench-page bench-migration bench-planner sim sim-mutants
+	torture torture-mirror bench bench-failover bench-page bench-migration bench-planner bench-writes sim sim-mutants
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -103,6 +103,9 @@ bench-failover: build ## Pull the plug of a guest's host RUNS=20 times: detect, 
 
 bench-migration: build ## Moves of a running guest, beside plain QEMU: ten minutes
 	@target/debug/bench migration
+
+bench-writes: build ## A guest's writes, mirrored and not, beside QEMU alone and its own mirror job: five minutes
+	@target/debug/bench writes
 
 bench-planner: setup ## The planner beside Ganeti's hbal: twenty minutes on two idle cores (HBAL_SECONDS=60: ten)
 	@scripts/setup-referees

@@ -67,11 +67,15 @@ impl<'a> Recorder<'a> {
         guests.flat_map(|guest| [guest.join("serial.log.1"), guest.join("serial.log")]).collect()
     }
 
+    /// All that the guest has printed, host by host.
+    pub fn printed(&self) -> impl Iterator<Item = String> {
+        let texts = self.logs().into_iter().filter_map(|log| std::fs::read(log).ok());
+        texts.map(|text| String::from_utf8_lossy(&text).into_owned())
+    }
+
     pub fn reports(&self) -> Reports {
         let mut reports = Reports::default();
-        for log in self.logs() {
-            let Ok(text) = std::fs::read(&log) else { continue };
-            let text = String::from_utf8_lossy(&text);
+        for text in self.printed() {
             for line in text.split('\n').filter(|line| line.ends_with('\r')).map(str::trim) {
                 // The shell's prompt may stand before it on the same line.
                 let number = |word: &str| line.split_once(word)?.1.parse().ok();

@@ -5,6 +5,7 @@
 //! bench console      a key's echo alone
 //! bench failover     losses of a guest's host, split into their parts
 //! bench migration    moves of a running guest, beside plain QEMU
+//! bench writes       a guest's writes, beside plain QEMU and its own mirror job
 //! ```
 
 mod console;
@@ -12,6 +13,7 @@ mod failover;
 mod migration;
 mod plain;
 mod rest;
+mod writes;
 
 use anyhow::{Result, bail};
 
@@ -22,6 +24,11 @@ fn main() -> Result<()> {
         ["console"] => console::run(),
         ["failover"] => failover::run(),
         ["migration"] => migration::run(),
-        other => bail!("there is no benchmark {other:?}: say nothing, `console`, `failover` or `migration`"),
+        ["writes"] => writes::run(),
+        other => {
+            bail!(
+                "there is no benchmark {other:?}: say nothing, `console`, `failover`, `migration` or `writes`"
+            )
+        }
     }
 }

@@ -130,6 +130,8 @@ fn answer_again(lab: &Lab, address: &str) -> Result<()> {
     loop {
         let connection = lab.beside_guests("probe", &[&format!("{address}:7"), "0"])?.wait_with_output()?;
         if connection.status.success() {
+            // The guest listens anew.
+            std::thread::sleep(AFTER);
             return Ok(());
         }
         ensure!(begin.elapsed() < e2e::lab::LIMIT, "the guest that QEMU alone runs does not answer");
@@ -163,6 +165,8 @@ fn survived(connection: Child) -> Result<()> {
 /// Pings on their way, and when they were answered.
 struct Pings {
     child: Child,
+    /// Of ping itself, which is no child of this program.
+    id: String,
     begin: f64,
     /// Seconds since 1970.
     answers: Arc<Mutex<Vec<f64>>>,
@@ -171,9 +175,11 @@ struct Pings {
 impl Pings {
     fn start(lab: &Lab, address: &str) -> Result<Pings> {
         let mut command: Command = lab.command()?;
-        command.args(["lab", "exec", "switch", "--", "ping", "-n", "-D", "-i", EVERY_S, "-w", "60", address]);
+        let ping = format!("echo $$; exec ping -n -D -i {EVERY_S} -w 60 {address}");
+        command.args(["lab", "exec", "switch", "--", "sh", "-c", &ping]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("run ping")?;
-        let lines = BufReader::new(child.stdout.take().context("what ping says")?).lines();
+        let mut lines = BufReader::new(child.stdout.take().context("what ping says")?).lines();
+        let id = lines.next().context("ping's id")?.context("read ping's id")?;
         let answers = Arc::new(Mutex::new(Vec::new()));
         let kept = answers.clone();
         std::thread::spawn(move || {
@@ -183,13 +189,12 @@ impl Pings {
             }
         });
         let begin = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-        Ok(Pings { child, begin, answers })
+        Ok(Pings { child, id, begin, answers })
     }
 
     /// For how long there was no answer.
     fn end(mut self) -> Result<Duration> {
-        // By its id: it is this program's own child.
-        self.child.kill().context("end ping")?;
+        ensure!(Command::new("kill").arg(&self.id).status().context("end ping")?.success(), "ping has ended");
         self.child.wait()?;
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         answers.retain(|at| *at >= self.begin);

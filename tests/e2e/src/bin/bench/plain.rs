@@ -37,8 +37,9 @@ pub struct Plain<'a> {
     moves: usize,
 }
 
+/// QEMU, spoken with over QMP.
 #[derive(Debug)]
-struct Machine {
+pub struct Machine {
     child: Child,
     lines: BufReader<UnixStream>,
 }
@@ -135,7 +136,7 @@ impl<'a> Plain<'a> {
 }
 
 /// The process that runs a guest, and its arguments.
-fn machine_of(guest: &str) -> Result<(i32, Vec<String>)> {
+pub fn machine_of(guest: &str) -> Result<(i32, Vec<String>)> {
     for (pid, folder) in e2e::processes() {
         let Ok(line) = std::fs::read(folder.join("cmdline")) else { continue };
         let words = String::from_utf8_lossy(&line);
@@ -156,21 +157,31 @@ fn start(
     number: usize,
     waits: bool,
 ) -> Result<Machine> {
-    let socket = folder.join(format!("qmp{number}.sock"));
-    let mut command = lab.command()?;
-    command.args(["lab", "exec", "switch", "--", "qemu-system-x86_64"]).args(arguments);
     let tap = number % 2;
-    command.args(["-netdev", &format!("tap,id=net0,ifname=plain{tap},script=no,downscript=no")]);
-    command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac}")]);
-    command.args(["-serial", &format!("file:{}", folder.join("serial.log").display())]);
-    command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
+    let mut arguments = arguments.to_vec();
+    arguments.extend([
+        "-netdev".to_owned(),
+        format!("tap,id=net0,ifname=plain{tap},script=no,downscript=no"),
+        "-device".to_owned(),
+        format!("virtio-net-pci,netdev=net0,mac={mac}"),
+        "-serial".to_owned(),
+        format!("file:{}", folder.join("serial.log").display()),
+    ]);
     if waits {
-        command.args(["-incoming", "defer"]);
+        arguments.extend(["-incoming".to_owned(), "defer".to_owned()]);
     }
+    run(lab, "switch", &arguments, &folder.join(format!("qmp{number}.sock")))
+}
+
+/// Runs QEMU at a place of the lab.
+pub fn run(lab: &Lab, place: &str, arguments: &[String], socket: &Path) -> Result<Machine> {
+    let mut command = lab.command()?;
+    command.args(["lab", "exec", place, "--", "qemu-system-x86_64"]).args(arguments);
+    command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
     let child = command.stdout(Stdio::null()).spawn().context("run QEMU alone")?;
     let begin = Instant::now();
     let stream = loop {
-        match UnixStream::connect(&socket) {
+        match UnixStream::connect(socket) {
             Ok(stream) => break stream,
             Err(error) if begin.elapsed() > LIMIT => return Err(error).context("speak with QEMU alone"),
             Err(_) => std::thread::sleep(POLL),
@@ -183,7 +194,7 @@ fn start(
 }
 
 impl Machine {
-    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.lines.get_mut(), "{request}").with_context(|| format!("say {command}"))?;
         self.read(|message| match message.get("error") {
@@ -208,7 +219,7 @@ impl Machine {
         }
     }
 
-    fn quit(mut self) -> Result<()> {
+    pub fn quit(mut self) -> Result<()> {
         // It may be gone before it answers.
         let _ = self.execute("quit", json!({}));
         self.child.wait().context("wait for QEMU's end")?;
