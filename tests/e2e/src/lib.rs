@@ -7,6 +7,7 @@ pub mod moves;
 pub mod owners;
 pub mod receiver;
 pub mod recorder;
+pub mod shared;
 pub mod torture;
 
 use std::path::PathBuf;

@@ -3,18 +3,16 @@
 //!
 //! They are `make test-fencing`'s: each takes longer than a minute.
 
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 
 use e2e::lab::{LIMIT, Lab};
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
+use e2e::shared::{POOL, add_bmc, make_pool, try_bmc};
 use e2e::wait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::sharing::{POOL, make_pool};
 use crate::story::{HOSTS, Story};
 
 /// Says yes to everything and does nothing; its host's name is its only option. It writes down what it was asked.
@@ -30,45 +28,6 @@ else
     echo "$action" >> "$log"
 fi
 "#;
-
-struct Bmc {
-    address: String,
-    user: String,
-    password: String,
-}
-
-fn bmc_of(lab: &Lab, host: &str) -> Bmc {
-    let status: Value = serde_json::from_str(&lab.lab(&["status", "--json"]).unwrap()).unwrap();
-    let hosts = status["hosts"].as_array().unwrap();
-    let bmc = &hosts.iter().find(|found| found["name"] == host).unwrap()["bmc"];
-    let text = |key: &str| bmc[key].as_str().unwrap().to_owned();
-    Bmc { address: text("address"), user: text("user"), password: text("password") }
-}
-
-/// `kennel host fence-device add` with the BMC of `of`; what it says, and whether it did it.
-fn try_bmc(lab: &Lab, host: &str, of: &str, password: Option<&str>, words: &[&str]) -> (bool, String) {
-    let Bmc { address, user, password: right } = bmc_of(lab, of);
-    let mut command = lab.command().unwrap();
-    command
-        .args(["host", "fence-device", "add", host, "bmc", "--agent", "fence_ipmilan"])
-        .args(["--option", &format!("ip={address}"), "--option", &format!("username={user}")])
-        .args(["--option", "lanplus=1", "--option", "cipher=3", "--option", "power_wait=0"])
-        .args(["--secret", "password", "--secrets-stdin"])
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "{}", password.unwrap_or(&right)).unwrap();
-    let output = child.wait_with_output().unwrap();
-    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// Names the host's own BMC.
-fn add_bmc(lab: &Lab, host: &str, words: &[&str]) {
-    let (done, said) = try_bmc(lab, host, host, None, words);
-    assert!(done, "{said}");
-}
 
 /// Names a device that lies; answers where it writes down what it was asked.
 fn add_liar(lab: &Lab, host: &str) -> std::path::PathBuf {
@@ -124,11 +83,11 @@ fn not_the_leader(lab: &Lab) -> String {
 fn power_is_seen_to_go_off_before_a_guest_in_shared_storage_starts_elsewhere() {
     let story = Story::begin("e2e-fence");
     let lab = &story.lab;
-    make_pool(lab);
+    make_pool(lab, HOSTS).unwrap();
     let target = not_the_leader(lab);
     let liar = add_liar(lab, &target);
     // Late enough for the other guest to be back before.
-    add_bmc(lab, &target, &["--level", "2", "--delay", "15"]);
+    add_bmc(lab, &target, &["--level", "2", "--delay", "15"]).unwrap();
     let shared =
         Recorder::start(lab, "web1", &["--pool", POOL, "--disk", "256M", "--host", &target]).unwrap();
     let mirrored = Recorder::start(lab, "db1", &["--host", &target]).unwrap();
@@ -180,18 +139,18 @@ fn power_is_seen_to_go_off_before_a_guest_in_shared_storage_starts_elsewhere() {
 fn a_device_that_is_wrong_is_refused_or_proves_nothing() {
     let story = Story::begin("e2e-fence-wrong");
     let lab = &story.lab;
-    make_pool(lab);
+    make_pool(lab, HOSTS).unwrap();
     let target = not_the_leader(lab);
     let other = if target == "host3" { "host2" } else { "host3" };
     for (of, password, why) in [
         (target.as_str(), Some("wrong"), "the device does not say whether there is power"),
         ("host1", None, ""),
     ] {
-        let (done, said) = try_bmc(lab, &target, of, password, &[]);
+        let (done, said) = try_bmc(lab, &target, of, password, &[]).unwrap();
         assert!(done == why.is_empty() && said.contains(why), "{said}");
     }
     // It named host1's, which nobody can tell, until host1's own is named.
-    let (done, said) = try_bmc(lab, "host1", "host1", None, &[]);
+    let (done, said) = try_bmc(lab, "host1", "host1", None, &[]).unwrap();
     assert!(!done && said.contains(&format!("it would take the power of {target}")), "{said}");
     lab.kennel(&["host", "fence-device", "remove", &target, "bmc", "--yes"]).unwrap();
     let words = ["host", "fence-device", "add", &target, "x", "--agent", "fence_none"];
@@ -221,7 +180,7 @@ fn a_device_that_is_wrong_is_refused_or_proves_nothing() {
     lab.wait_for_hosts_online(HOSTS as usize).unwrap();
 
     // By hand: not while guests run on it, unless that is said.
-    add_bmc(lab, other, &[]);
+    add_bmc(lab, other, &[]).unwrap();
     let mirrored = Recorder::start(lab, "db1", &["--host", other]).unwrap();
     lab.wait_for_sync("db1").unwrap();
     let refused = lab.refused(&["host", "fence", other, "--yes"]).unwrap();
@@ -242,9 +201,9 @@ fn a_device_that_is_wrong_is_refused_or_proves_nothing() {
 fn a_leader_that_freezes_in_the_middle_is_followed_by_one_that_goes_on() {
     let story = Story::begin("e2e-fence-leader");
     let lab = &story.lab;
-    make_pool(lab);
+    make_pool(lab, HOSTS).unwrap();
     let target = not_the_leader(lab);
-    add_bmc(lab, &target, &["--delay", "12"]);
+    add_bmc(lab, &target, &["--delay", "12"]).unwrap();
     let recorder =
         Recorder::start(lab, "web1", &["--pool", POOL, "--disk", "256M", "--host", &target]).unwrap();
     let watch = OwnerWatch::start(&[recorder.id()]);

@@ -5,27 +5,10 @@ use e2e::lab::{LIMIT, Lab};
 use e2e::moves::Move;
 use e2e::owners::OwnerWatch;
 use e2e::recorder::Recorder;
+use e2e::shared::{POOL, make_pool};
 use e2e::wait;
 
 use crate::story::{HOSTS, Story};
-
-pub const POOL: &str = "nfs1";
-
-/// Makes the pool in a folder that every lab host sees, and waits until all of them have said so.
-pub fn make_pool(lab: &Lab) -> std::path::PathBuf {
-    let folder = lab.folder().join("shared");
-    std::fs::create_dir(&folder).unwrap();
-    let path = folder.display().to_string();
-    lab.kennel(&["pool", "create", POOL, "--kind", "shared", "--path", &path]).unwrap();
-    wait("all hosts to reach the pool", LIMIT, || {
-        let pool = lab.json(&["pool", "show", POOL])?;
-        let hosts = pool["hosts"].as_array().cloned().unwrap_or_default();
-        let all = hosts.len() == HOSTS as usize && hosts.iter().all(|host| host["reaches"] == true);
-        Ok(all.then_some(()))
-    })
-    .unwrap();
-    folder
-}
 
 fn host_of(lab: &Lab) -> String {
     lab.guest("web1").unwrap()["host"].as_str().unwrap().to_owned()
@@ -46,7 +29,7 @@ fn try_to_write(file: &std::path::Path) -> String {
 fn a_guest_in_a_shared_folder_comes_back_only_with_a_proof() {
     let story = Story::begin("e2e-shared");
     let lab = &story.lab;
-    let folder = make_pool(lab);
+    let folder = make_pool(lab, HOSTS).unwrap();
     let recorder = Recorder::start(lab, "web1", &["--pool", POOL, "--disk", "256M"]).unwrap();
     let watch = OwnerWatch::start(&[recorder.id()]);
     let guest = lab.wait_for_sync("web1").unwrap();

@@ -7,18 +7,20 @@
 //!   plug ──detect──▶ session over ──prove──▶ proof ──decide──▶ new owner in the store ──start──▶ first instruction ──▶ record
 //! ```
 //!
-//! A mirrored guest needs no proof. All hosts of a lab have one clock.
+//! A mirrored guest needs no proof. One in storage that hosts share waits until its old host's BMC has seen the power
+//! go off. All hosts of a lab have one clock.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::lab::{LIMIT, Lab};
 use e2e::recorder::Recorder;
+use e2e::shared::{POOL, add_bmc, make_pool};
 use e2e::wait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-const GUEST: &str = "web1";
+const HOSTS: u32 = 3;
 const RUNS_DEFAULT: usize = 20;
 
 /// Records between two losses.
@@ -45,13 +47,26 @@ pub fn run() -> Result<()> {
         Ok(text) if !text.is_empty() => text.parse().context("RUNS is not a number")?,
         Ok(_) | Err(_) => RUNS_DEFAULT,
     };
-    let lab = Lab::up("bench-failover", 3)?;
-    let recorder = Recorder::start(&lab, GUEST, &[])?;
+    let lab = Lab::up("bench-failover", HOSTS)?;
+    println!("Mirrored:\n");
+    losses(&lab, "web1", &[], runs)?;
+    lab.kennel(&["guest", "delete", "web1", "--yes"])?;
+    println!("\nIn storage that the hosts share, each with a BMC (`fence_ipmilan`):\n");
+    make_pool(&lab, HOSTS)?;
+    for number in 1..=HOSTS {
+        add_bmc(&lab, &format!("host{number}"), &[])?;
+    }
+    losses(&lab, "web2", &["--pool", POOL, "--disk", "256M"], runs)
+}
+
+/// A guest's host is lost again and again.
+fn losses(lab: &Lab, guest: &str, words: &[&str], runs: usize) -> Result<()> {
+    let recorder = Recorder::start(lab, guest, words)?;
     println!("| run | detect | prove | decide | start | first instruction | first new record |");
     println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut all = Vec::new();
     for number in 1..=runs {
-        let run = one(&lab, &recorder)?;
+        let run = one(lab, &recorder)?;
         row(&number.to_string(), &run);
         all.push(run);
     }
@@ -94,32 +109,36 @@ fn of(runs: &[Run], pick: fn(&[u64]) -> u64) -> Run {
 }
 
 fn one(lab: &Lab, recorder: &Recorder<'_>) -> Result<Run> {
-    lab.wait_for_hosts_online(3)?;
-    lab.wait_for_sync(GUEST)?;
+    let guest = recorder.name.as_str();
+    lab.wait_for_hosts_online(HOSTS as usize)?;
+    let view = lab.wait_for_phase(guest, "running")?;
+    if view["secondary"].is_string() {
+        lab.wait_for_sync(guest)?;
+    }
     wait("the last incident to end", LIMIT, || {
         let incidents = lab.json(&["incident", "list", "--open"])?;
         Ok(incidents.as_array().is_some_and(Vec::is_empty).then_some(()))
     })?;
     recorder.wait_for_more(RECORDS)?;
-    let (owner, _) = lab.places(GUEST)?;
+    let owner = lab.guest(guest)?["host"].as_str().context("the guest's host")?.to_owned();
     let pulled = Timestamp::now();
     lab.lab(&["power-off", &owner])?;
     let before = recorder.reports().last();
     while recorder.reports().last() <= before {
         anyhow::ensure!(
             since(pulled, Timestamp::now()) < LIMIT.as_millis() as u64,
-            "{GUEST} does not come back"
+            "{guest} does not come back"
         );
         std::thread::sleep(LOOK_EVERY);
     }
     let record = since(pulled, Timestamp::now());
-    let run = wait("the incident to tell of the start", LIMIT, || read(lab, &owner, pulled, record))?;
+    let run = wait("the incident to tell of the start", LIMIT, || read(lab, guest, &owner, pulled, record))?;
     lab.lab(&["power-on", &owner])?;
     Ok(run)
 }
 
 /// What the cluster has written of the loss, once it tells of the guest's start.
-fn read(lab: &Lab, owner: &str, pulled: Timestamp, record: u64) -> Result<Option<Run>> {
+fn read(lab: &Lab, guest: &str, owner: &str, pulled: Timestamp, record: u64) -> Result<Option<Run>> {
     let incidents = lab.json(&["incident", "list"])?;
     let lost = |view: &&Value| {
         let began = view["incident"]["began_at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
@@ -129,10 +148,10 @@ fn read(lab: &Lab, owner: &str, pulled: Timestamp, record: u64) -> Result<Option
     };
     let Some(view) = incidents.as_array().context("a list")?.iter().find(lost) else { return Ok(None) };
     let guests = view["guests"].as_array().context("the incident's guests")?;
-    let Some(parts) = guests.iter().find(|guest| guest["guest"] == GUEST).map(|guest| &guest["parts"]) else {
+    let Some(parts) = guests.iter().find(|found| found["guest"] == guest).map(|found| &found["parts"]) else {
         return Ok(None);
     };
-    let down_at = view["incident"]["guests"][GUEST]["down_at"].as_str().and_then(|at| at.parse().ok());
+    let down_at = view["incident"]["guests"][guest]["down_at"].as_str().and_then(|at| at.parse().ok());
     let (Some(down_at), Some(decide), Some(start), Some(down)) =
         (down_at, parts["decide_ms"].as_u64(), parts["start_ms"].as_u64(), parts["down_ms"].as_u64())
     else {

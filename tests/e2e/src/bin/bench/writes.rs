@@ -28,8 +28,8 @@ const ROUNDS: usize = 8;
 const TURNS: usize = 2;
 
 /// What a round writes.
-const SMALL_WRITES: f64 = 200.0;
-const LARGE_MIB: f64 = 64.0;
+const SMALL_WRITES: f64 = 1000.0;
+const LARGE_MIB: f64 = 256.0;
 
 /// Where the storage daemon that is run by hand serves.
 const PORT: u16 = 7999;
@@ -125,7 +125,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn told(text: &str) -> Vec<Round> {
     let line = |line: &str| {
         let (small, large) = line.split_once("WRITES ")?.1.trim().split_once(' ')?;
-        Some(Round { small: small.parse().ok()?, large: large.parse().ok()? })
+        // Told in hundredths.
+        let seconds = |text: &str| text.parse::<f64>().ok().map(|time| time / 100.0);
+        Some(Round { small: seconds(small)?, large: seconds(large)? })
     };
     text.split('\n').filter(|line| line.ends_with('\r')).filter_map(line).collect()
 }
