@@ -28,8 +28,8 @@ const ROUNDS: usize = 8;
 const TURNS: usize = 2;
 
 /// What a round writes.
-const SMALL_WRITES: f64 = 1000.0;
-const LARGE_MIB: f64 = 256.0;
+const SMALL_WRITES: f64 = 5000.0;
+const LARGE_MIB: f64 = 1024.0;
 
 /// Where the storage daemon that is run by hand serves.
 const PORT: u16 = 7999;
@@ -142,8 +142,8 @@ fn next_rounds(mut look: impl FnMut() -> Result<Vec<Round>>) -> Result<Vec<Round
 }
 
 fn create<'a>(lab: &'a Lab, pool: &str) -> Result<Recorder<'a>> {
-    let place: &[&str] = if pool == "mirror" { &["--secondary", PEER] } else { &[] };
-    Recorder::start_with(lab, GUEST, PROGRAM, &[DISK, &["--pool", pool, "--host", OWNER], place].concat())
+    // There are two hosts, so the other one has the second copy.
+    Recorder::start_with(lab, GUEST, PROGRAM, &[DISK, &["--pool", pool, "--host", OWNER]].concat())
 }
 
 fn by_kennel(lab: &Lab, way: Way) -> Result<Vec<Round>> {
