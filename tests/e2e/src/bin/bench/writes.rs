@@ -24,7 +24,7 @@ const OWNER: &str = "host1";
 const PEER: &str = "host2";
 
 /// Of each way, in each turn.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 6;
 const TURNS: usize = 2;
 
 /// What a round writes.
@@ -175,7 +175,7 @@ fn by_hand(lab: &Lab, way: Way) -> Result<Vec<Round>> {
     })?;
     machine.quit()?;
     if let Some(peer) = peer {
-        peer.end()?;
+        peer.end(lab)?;
     }
     lab.kennel(&["guest", "delete", GUEST, "--yes"])?;
     Ok(rounds)
@@ -223,12 +223,13 @@ fn as_kennel_runs_it(lab: &Lab, folder: &std::path::Path) -> Result<(Vec<String>
 /// A storage daemon on the other host.
 struct Peer {
     child: Child,
+    /// By which that host knows it.
     id: String,
 }
 
 impl Peer {
-    fn end(mut self) -> Result<()> {
-        ensure!(Command::new("kill").arg(&self.id).status()?.success(), "the storage daemon has ended");
+    fn end(mut self, lab: &Lab) -> Result<()> {
+        lab.lab(&["exec", PEER, "--", "kill", &self.id])?;
         self.child.wait().context("wait for the storage daemon's end")?;
         Ok(())
     }
