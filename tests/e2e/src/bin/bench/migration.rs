@@ -38,16 +38,23 @@ pub fn run() -> Result<()> {
     recorder.verify()?;
     let mut plain = Plain::take_over(&lab, GUEST)?;
     answer_again(&lab, &address)?;
-    let by_hand = (0..RUNS).map(|_| one_by_hand(&lab, &mut plain, &address)).collect::<Result<Vec<_>>>()?;
+    let clear =
+        (0..RUNS).map(|_| one_by_hand(&lab, &mut plain, false, &address)).collect::<Result<Vec<_>>>()?;
+    let encrypted =
+        (0..RUNS).map(|_| one_by_hand(&lab, &mut plain, true, &address)).collect::<Result<Vec<_>>>()?;
     plain.end()?;
-    println!("| {RUNS} moves of a guest of 128 MB | plain QEMU | Kennel | Kennel / plain QEMU |");
-    println!("| --- | ---: | ---: | ---: |");
-    row("no answer to a ping, median", &by_hand, &by_kennel, |run| run.silent, median);
-    row("no answer to a ping, longest", &by_hand, &by_kennel, |run| run.silent, longest);
-    row("QEMU's own downtime, median", &by_hand, &by_kennel, |run| run.downtime, median);
-    row("QEMU's own time for it, median", &by_hand, &by_kennel, |run| run.sending, median);
-    row("from the wish to the end, median", &by_hand, &by_kennel, |run| run.whole, median);
-    row("from the wish to the end, longest", &by_hand, &by_kennel, |run| run.whole, longest);
+    println!(
+        "| {RUNS} moves of a guest of 128 MB | plain QEMU | plain QEMU, encrypted | Kennel | Kennel / plain QEMU | \
+         Kennel / encrypted |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    let all = [clear, encrypted, by_kennel];
+    row("no answer to a ping, median", &all, |run| run.silent, median);
+    row("no answer to a ping, longest", &all, |run| run.silent, longest);
+    row("QEMU's own downtime, median", &all, |run| run.downtime, median);
+    row("QEMU's own time for it, median", &all, |run| run.sending, median);
+    row("from the wish to the end, median", &all, |run| run.whole, median);
+    row("from the wish to the end, longest", &all, |run| run.whole, longest);
     Ok(())
 }
 
@@ -69,11 +76,17 @@ struct Run {
 
 type Column = fn(&Run) -> Duration;
 
-fn row(what: &str, by_hand: &[Run], by_kennel: &[Run], column: Column, of: fn(Vec<Duration>) -> Duration) {
-    let (hand, kennel) =
-        (of(by_hand.iter().map(column).collect()), of(by_kennel.iter().map(column).collect()));
+fn row(what: &str, all: &[Vec<Run>; 3], column: Column, of: fn(Vec<Duration>) -> Duration) {
+    let [clear, encrypted, kennel] = all.each_ref().map(|runs| of(runs.iter().map(column).collect()));
     let ms = |time: Duration| format!("{} ms", time.as_millis());
-    println!("| {what} | {} | {} | {:.2} |", ms(hand), ms(kennel), kennel.as_secs_f64() / hand.as_secs_f64());
+    println!(
+        "| {what} | {} | {} | {} | {:.2} | {:.2} |",
+        ms(clear),
+        ms(encrypted),
+        ms(kennel),
+        kennel.as_secs_f64() / clear.as_secs_f64(),
+        kennel.as_secs_f64() / encrypted.as_secs_f64()
+    );
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -139,18 +152,18 @@ fn answer_again(lab: &Lab, address: &str) -> Result<()> {
     }
 }
 
-fn one_by_hand(lab: &Lab, plain: &mut Plain, address: &str) -> Result<Run> {
+fn one_by_hand(lab: &Lab, plain: &mut Plain, encrypted: bool, address: &str) -> Result<Run> {
     let connection = lab.beside_guests("probe", &[&format!("{address}:7"), CONNECTED_S])?;
     let pings = Pings::start(lab, address)?;
     std::thread::sleep(BEFORE);
     let begin = Instant::now();
-    let told = plain.migrate()?;
+    let told = plain.migrate(encrypted)?;
     let whole = begin.elapsed();
     std::thread::sleep(AFTER);
     let silent = pings.end()?;
     survived(connection)?;
     let run = Run { silent, downtime: told.downtime, sending: told.sending, whole };
-    eprintln!("plain QEMU: {run:?}");
+    eprintln!("plain QEMU, encrypted {encrypted}: {run:?}");
     Ok(run)
 }
 

@@ -1,6 +1,7 @@
 //! QEMU driven by hand, as a peer: the guest of a lab on a machine of its own, moved to another one and back.
 //!
-//! Both machines are in the network of the lab's switch and open the same file as their disk.
+//! Both machines are in the network of the lab's switch and open the same file as their disk. What goes between them is
+//! encrypted as between Kennel's hosts, with the certificates of one of them, or not at all.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -101,9 +102,15 @@ impl<'a> Plain<'a> {
     }
 
     /// To the other machine.
-    pub fn migrate(&mut self) -> Result<Told> {
+    pub fn migrate(&mut self, encrypted: bool) -> Result<Told> {
         self.moves += 1;
         let mut there = start(self.lab, &self.folder, &self.arguments, &self.mac, self.moves, true)?;
+        if encrypted {
+            let (folder, address) = certificates()?;
+            there.use_certificates(&folder, "server", json!({ "tls-creds": "tls" }))?;
+            let asked_for = json!({ "tls-creds": "tls", "tls-hostname": address });
+            self.machine.use_certificates(&folder, "client", asked_for)?;
+        }
         there.execute("migrate-incoming", json!({ "uri": "tcp:127.0.0.1:0" }))?;
         let listens = there.execute("query-migrate", json!({}))?;
         let port = listens["socket-address"][0]["port"].as_str().context("where QEMU listens")?.to_owned();
@@ -133,6 +140,19 @@ impl<'a> Plain<'a> {
     pub fn end(self) -> Result<()> {
         self.machine.quit()
     }
+}
+
+/// Where a host of the lab has its certificates, as seen from outside, and the address that they are for.
+fn certificates() -> Result<(PathBuf, String)> {
+    for (pid, folder) in e2e::processes() {
+        let Ok(line) = std::fs::read(folder.join("cmdline")) else { continue };
+        let words = String::from_utf8_lossy(&line);
+        let option = |word: &str| words.split([',', '\0']).find_map(|option| option.strip_prefix(word));
+        if let (Some(folder), Some(address)) = (option("dir="), option("addr.host=")) {
+            return Ok((PathBuf::from(format!("/proc/{pid}/root{folder}")), address.to_owned()));
+        }
+    }
+    bail!("no storage daemon of Kennel's runs here")
 }
 
 /// The process that runs a guest, and its arguments.
@@ -217,6 +237,17 @@ impl Machine {
                 return Ok(found);
             }
         }
+    }
+
+    /// Shows these certificates in the migration to come.
+    fn use_certificates(&mut self, folder: &Path, endpoint: &str, parameters: Value) -> Result<()> {
+        // There may be one for the other direction.
+        let _ = self.execute("object-del", json!({ "id": "tls" }));
+        let object = json!({
+            "qom-type": "tls-creds-x509", "id": "tls", "dir": folder, "endpoint": endpoint, "verify-peer": true,
+        });
+        self.execute("object-add", object)?;
+        self.execute("migrate-set-parameters", parameters).map(drop)
     }
 
     pub fn quit(mut self) -> Result<()> {
