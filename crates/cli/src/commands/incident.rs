@@ -68,7 +68,8 @@ fn show(view: &IncidentView, now: Timestamp, coloured: bool) -> String {
     let ended = incident.ended_at.map(|end| format!("{}{lasted}", times::at_and_ago(end, now)));
     let head = Block::new()
         .line("Incident", format!("{}: {}", view.id, view.headline))
-        .line("Weight", Cell::new(state(view), tone(view)))
+        .line("State", Cell::new(state(view), tone(view)))
+        .line("At worst", incident.peak.to_string())
         .line("Began", times::at_and_ago(incident.began_at, now))
         .maybe("Ended", ended)
         .each("Still", &incident.open_because)
@@ -78,7 +79,7 @@ fn show(view: &IncidentView, now: Timestamp, coloured: bool) -> String {
 }
 
 impl Listed for IncidentView {
-    const HEAD: &'static [&'static str] = &["NUMBER", "WEIGHT", "BEGAN", "LASTED", "GUESTS", "WHAT"];
+    const HEAD: &'static [&'static str] = &["NUMBER", "STATE", "BEGAN", "LASTED", "GUESTS", "WHAT"];
     const NOTHING: &'static str = "Nothing has gone wrong.";
 
     fn row(&self, now: Timestamp) -> Vec<Cell> {
@@ -124,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn incidents_are_listed_with_what_they_weigh_and_how_long_they_lasted() {
+    fn incidents_are_listed_with_their_state_and_how_long_they_lasted() {
         let now = Timestamp::from_second(1_800_000_180).unwrap();
         assert_eq!(
             listing::render(&[example(None), example(Some(42))], now, false),
-            "NUMBER  WEIGHT   BEGAN    LASTED  GUESTS  WHAT\n\
+            "NUMBER  STATE    BEGAN    LASTED  GUESTS  WHAT\n\
              12      warning  3 m ago  -       0       host1 is lost\n\
              12      ended    3 m ago  42.0 s  0       host1 was lost\n"
         );
