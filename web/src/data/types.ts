@@ -262,6 +262,27 @@ export interface IncidentView {
   guests: { guest: string; meaning: string; parts: FailoverParts }[];
 }
 
+/** Somebody who is told of incidents. */
+export interface AlertView {
+  name: string;
+  target: {
+    way:
+      | { webhook: { url: string } }
+      | { mail: { to: string; sender: string; server: string; port: number; tls: string; user: string | null } };
+    from: Weight;
+    has_secret: boolean;
+  };
+  last_sent_at: string | null;
+  /** Why the last try failed; without a full stop. */
+  problem: string | null;
+}
+
+export interface AlertTestView {
+  name: string;
+  sent_by: string;
+  problem: string | null;
+}
+
 export interface ImageView {
   name: string;
   image: {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use host::{ExecResult, HostError, Machine};
 use model::{GuestSpec, HealthCheck, HealthSpec};
 use plan::health::Pulse;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use reqwest::Client;
+use reqwest::redirect::Policy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// How much of an HTTP answer is looked at, bytes.
-const ANSWER_MAX: u64 = 64 << 10;
+const ANSWER_MAX: usize = 64 << 10;
 
 /// From this status on an HTTP answer is a failure.
 const STATUS_BAD: u16 = 400;
@@ -151,10 +151,7 @@ impl Probe {
                 Ok(_) => Seen::Well,
                 Err(seen) => seen,
             },
-            Probe::Http { at, path, tls, text } => match get(*at, path, *tls).await {
-                Ok(answer) => read_answer(&answer, text.as_deref()),
-                Err(seen) => seen,
-            },
+            Probe::Http { at, path, tls, text } => get(*at, path, *tls, text.as_deref()).await,
             Probe::Command { command, under_way } => {
                 let running = under_way.get_or_insert_with(|| {
                     let (machine, command) = (Arc::clone(machine), command.clone());
@@ -174,90 +171,115 @@ impl Probe {
 }
 
 async fn connect(at: SocketAddr) -> Result<TcpStream, Seen> {
-    TcpStream::connect(at).await.map_err(|error| {
-        let no_way =
-            [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable, ErrorKind::PermissionDenied];
-        if no_way.contains(&error.kind()) {
-            Seen::Cannot(format!("this host has no way to {}: {error}", at.ip()))
-        } else {
-            Seen::Failed(format!("cannot connect to {at}: {error}"))
+    TcpStream::connect(at).await.map_err(|error| not_connected(at, &error))
+}
+
+fn not_connected(at: SocketAddr, error: &std::io::Error) -> Seen {
+    let no_way = [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable, ErrorKind::PermissionDenied];
+    if no_way.contains(&error.kind()) {
+        Seen::Cannot(format!("this host has no way to {}: {error}", at.ip()))
+    } else {
+        Seen::Failed(format!("cannot connect to {at}: {error}"))
+    }
+}
+
+/// Asks once, over a connection of its own, whatever certificate the guest has.
+async fn get(at: SocketAddr, path: &str, tls: bool, text: Option<&str>) -> Seen {
+    let scheme = if tls { "https" } else { "http" };
+    let client = Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .tls_danger_accept_invalid_certs(true)
+        .pool_max_idle_per_host(0)
+        .user_agent("kennel")
+        .build();
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Seen::Cannot(error.to_string()),
+    };
+    let mut answer = match client.get(format!("{scheme}://{at}{path}")).send().await {
+        Ok(answer) => answer,
+        Err(error) => return unanswered(at, &error),
+    };
+    if answer.status().as_u16() >= STATUS_BAD {
+        return Seen::Failed(format!("the answer is status {}", answer.status()));
+    }
+    let Some(text) = text else { return Seen::Well };
+    let mut body = Vec::new();
+    while body.len() < ANSWER_MAX {
+        match answer.chunk().await {
+            Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+            Ok(None) => break,
+            Err(error) => return unanswered(at, &error),
         }
-    })
-}
-
-/// As HTTP 1.0, so that the answer comes in one piece.
-async fn get(at: SocketAddr, path: &str, tls: bool) -> Result<Vec<u8>, Seen> {
-    let stream = connect(at).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {at}\r\nUser-Agent: kennel\r\nAccept: */*\r\n\r\n");
-    let broken = |error: std::io::Error| Seen::Failed(format!("{at} broke off: {error}"));
-    if !tls {
-        return ask(stream, &request).await.map_err(broken);
     }
-    let config = crate::pki::unverified_client_config().map_err(|error| Seen::Cannot(error.to_string()))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(ServerName::IpAddress(at.ip().into()), stream).await.map_err(broken)?;
-    ask(stream, &request).await.map_err(broken)
-}
-
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> std::io::Result<Vec<u8>> {
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut answer = Vec::new();
-    let read = stream.take(ANSWER_MAX).read_to_end(&mut answer).await;
-    // Many servers end a TLS connection without saying so.
-    match read {
-        Err(error) if error.kind() != ErrorKind::UnexpectedEof || answer.is_empty() => Err(error),
-        Ok(_) | Err(_) => Ok(answer),
+    match String::from_utf8_lossy(&body).contains(text) {
+        true => Seen::Well,
+        false => Seen::Failed(format!("the answer lacks '{text}'")),
     }
 }
 
-fn read_answer(answer: &[u8], text: Option<&str>) -> Seen {
-    let answer = String::from_utf8_lossy(answer);
-    let head = answer.lines().next().unwrap_or_default();
-    let status =
-        head.strip_prefix("HTTP/").and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u16>().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    match (status, text) {
-        (None, _) => Seen::Failed("the answer is no HTTP".into()),
-        (Some(status), _) if status >= STATUS_BAD => Seen::Failed(format!("the answer is status {status}")),
-        (Some(_), Some(text)) if !body.contains(text) => Seen::Failed(format!("the answer lacks '{text}'")),
-        (Some(_), _) => Seen::Well,
+/// Why there was no answer: the guest's fault, or this host's.
+fn unanswered(at: SocketAddr, error: &reqwest::Error) -> Seen {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut said = String::new();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return not_connected(at, error);
+        }
+        said = error.to_string();
+        cause = error.source();
     }
+    Seen::Failed(format!("{at} does not answer as it should: {said}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    #[test]
-    fn an_http_answer_is_good_or_says_what_it_lacks() {
-        let good = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nall is well";
-        assert_eq!(read_answer(good, None), Seen::Well);
-        assert_eq!(read_answer(good, Some("is well")), Seen::Well);
-        assert_eq!(read_answer(good, Some("A: b")), Seen::Failed("the answer lacks 'A: b'".into()));
-        assert_eq!(read_answer(b"HTTP/1.0 302 Found\r\n\r\n", None), Seen::Well);
-        let bad = read_answer(b"HTTP/1.0 503 Busy\r\n\r\n", None);
-        assert_eq!(bad, Seen::Failed("the answer is status 503".into()));
-        assert_eq!(read_answer(b"SSH-2.0", None), Seen::Failed("the answer is no HTTP".into()));
-    }
-
-    #[tokio::test]
-    async fn a_service_answers_or_does_not() {
+    /// Answers one request with these bytes.
+    async fn service(answer: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let serving = tokio::spawn(async move {
+        tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();
             while !asked.ends_with(b"\r\n\r\n") {
                 asked.push(stream.read_u8().await.unwrap());
             }
-            assert!(asked.starts_with(b"GET /h HTTP/1.0\r\n"));
-            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.unwrap();
+            assert!(asked.starts_with(b"GET /h HTTP/1.1\r\n"));
+            stream.write_all(answer).await.unwrap();
         });
-        assert_eq!(read_answer(&get(at, "/h", false).await.unwrap(), Some("ok")), Seen::Well);
-        serving.await.unwrap();
+        at
+    }
+
+    async fn seen(answer: &'static [u8], text: Option<&str>) -> Seen {
+        get(service(answer).await, "/h", false, text).await
+    }
+
+    #[tokio::test]
+    async fn an_http_answer_is_good_or_says_what_it_lacks() {
+        let good = b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\nall is well";
+        assert_eq!(seen(good, None).await, Seen::Well);
+        assert_eq!(seen(good, Some("is well")).await, Seen::Well);
+        assert_eq!(seen(good, Some("A: b")).await, Seen::Failed("the answer lacks 'A: b'".into()));
+        assert_eq!(seen(b"HTTP/1.0 302 Found\r\nLocation: /\r\n\r\n", None).await, Seen::Well);
+        let bad = seen(b"HTTP/1.0 503 Busy\r\n\r\n", None).await;
+        assert_eq!(bad, Seen::Failed("the answer is status 503 Service Unavailable".into()));
+        let other = seen(b"SSH-2.0-x\r\n\r\n", None).await;
+        assert!(matches!(&other, Seen::Failed(why) if why.contains("does not answer as it should")), "{other:?}");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_listens_the_guest_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        assert!(connect(at).await.is_ok());
+        drop(listener);
         assert!(matches!(connect(at).await, Err(Seen::Failed(why)) if why.contains("refused")));
+        assert!(matches!(get(at, "/", false, None).await, Seen::Failed(why) if why.contains("refused")));
     }
 }
