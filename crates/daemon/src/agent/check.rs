@@ -4,16 +4,17 @@
 //! this host itself was out of breath says nothing of the guest, and is not counted: the task was late, the look took
 //! longer than it may, or the host waits for memory.
 
+mod http;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::{ExecResult, HostError, Machine};
-use model::{GuestSpec, HealthCheck, HealthSpec};
+use model::{GuestSpec, HealthCheck, HealthSpec, HttpCheck};
 use plan::health::Pulse;
 use reqwest::Client;
-use reqwest::redirect::Policy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,12 +22,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// A task that comes later than this after its time is on a host that is too busy to judge others.
 const LATE_MAX: Duration = Duration::from_secs(1);
-
-/// How much of an HTTP answer is looked at, bytes.
-const ANSWER_MAX: usize = 64 << 10;
-
-/// From this status on an HTTP answer is a failure.
-const STATUS_BAD: u16 = 400;
 
 /// What one look has seen. Sentences without a full stop.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,8 +56,8 @@ impl Checker {
             HealthCheck::Agent => Probe::Agent,
             HealthCheck::Disk => Probe::Disk(None),
             HealthCheck::Tcp { port } => at(port).map_or(Probe::Nowhere, Probe::Tcp),
-            HealthCheck::Http { port, path, tls, text } => {
-                at(port).map_or(Probe::Nowhere, |at| Probe::Http { at, path, tls, text })
+            HealthCheck::Http(check) => {
+                at(check.port).map_or(Probe::Nowhere, |at| Probe::Http { at, check, client: None })
             }
             HealthCheck::Command { command } => Probe::Command { command, under_way: None },
         };
@@ -120,9 +115,9 @@ enum Probe {
     Tcp(SocketAddr),
     Http {
         at: SocketAddr,
-        path: String,
-        tls: bool,
-        text: Option<String>,
+        check: HttpCheck,
+        /// Made at the first look: it reads the authorities that this host trusts.
+        client: Option<Client>,
     },
     /// A program that does not come to its end is not started again beside itself.
     Command {
@@ -151,7 +146,16 @@ impl Probe {
                 Ok(_) => Seen::Well,
                 Err(seen) => seen,
             },
-            Probe::Http { at, path, tls, text } => get(*at, path, *tls, text.as_deref()).await,
+            Probe::Http { at, check, client } => {
+                let client = match client {
+                    Some(client) => client,
+                    None => match http::builder(*at, check).build() {
+                        Ok(made) => client.insert(made),
+                        Err(error) => return Seen::Cannot(error.to_string()),
+                    },
+                };
+                http::look(client, *at, check).await
+            }
             Probe::Command { command, under_way } => {
                 let running = under_way.get_or_insert_with(|| {
                     let (machine, command) = (Arc::clone(machine), command.clone());
@@ -183,103 +187,5 @@ fn not_connected(at: SocketAddr, error: &std::io::Error) -> Seen {
     }
 }
 
-/// Asks once, over a connection of its own, whatever certificate the guest has.
-async fn get(at: SocketAddr, path: &str, tls: bool, text: Option<&str>) -> Seen {
-    let scheme = if tls { "https" } else { "http" };
-    let client = Client::builder()
-        .no_proxy()
-        .redirect(Policy::none())
-        .tls_danger_accept_invalid_certs(true)
-        .pool_max_idle_per_host(0)
-        .user_agent("kennel")
-        .build();
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => return Seen::Cannot(error.to_string()),
-    };
-    let mut answer = match client.get(format!("{scheme}://{at}{path}")).send().await {
-        Ok(answer) => answer,
-        Err(error) => return unanswered(at, &error),
-    };
-    if answer.status().as_u16() >= STATUS_BAD {
-        return Seen::Failed(format!("the answer is status {}", answer.status()));
-    }
-    let Some(text) = text else { return Seen::Well };
-    let mut body = Vec::new();
-    while body.len() < ANSWER_MAX {
-        match answer.chunk().await {
-            Ok(Some(bytes)) => body.extend_from_slice(&bytes),
-            Ok(None) => break,
-            Err(error) => return unanswered(at, &error),
-        }
-    }
-    match String::from_utf8_lossy(&body).contains(text) {
-        true => Seen::Well,
-        false => Seen::Failed(format!("the answer lacks '{text}'")),
-    }
-}
-
-/// Why there was no answer: the guest's fault, or this host's.
-fn unanswered(at: SocketAddr, error: &reqwest::Error) -> Seen {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut said = String::new();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return not_connected(at, error);
-        }
-        said = error.to_string();
-        cause = error.source();
-    }
-    Seen::Failed(format!("{at} does not answer as it should: {said}"))
-}
-
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    /// Answers one request with these bytes.
-    async fn service(answer: &'static [u8]) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
-            while !asked.ends_with(b"\r\n\r\n") {
-                asked.push(stream.read_u8().await.unwrap());
-            }
-            assert!(asked.starts_with(b"GET /h HTTP/1.1\r\n"));
-            stream.write_all(answer).await.unwrap();
-        });
-        at
-    }
-
-    async fn seen(answer: &'static [u8], text: Option<&str>) -> Seen {
-        get(service(answer).await, "/h", false, text).await
-    }
-
-    #[tokio::test]
-    async fn an_http_answer_is_good_or_says_what_it_lacks() {
-        let good = b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\nall is well";
-        assert_eq!(seen(good, None).await, Seen::Well);
-        assert_eq!(seen(good, Some("is well")).await, Seen::Well);
-        assert_eq!(seen(good, Some("A: b")).await, Seen::Failed("the answer lacks 'A: b'".into()));
-        assert_eq!(seen(b"HTTP/1.0 302 Found\r\nLocation: /\r\n\r\n", None).await, Seen::Well);
-        let bad = seen(b"HTTP/1.0 503 Busy\r\n\r\n", None).await;
-        assert_eq!(bad, Seen::Failed("the answer is status 503 Service Unavailable".into()));
-        let other = seen(b"SSH-2.0-x\r\n\r\n", None).await;
-        assert!(matches!(&other, Seen::Failed(why) if why.contains("does not answer as it should")), "{other:?}");
-    }
-
-    #[tokio::test]
-    async fn where_nothing_listens_the_guest_fails() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        assert!(connect(at).await.is_ok());
-        drop(listener);
-        assert!(matches!(connect(at).await, Err(Seen::Failed(why)) if why.contains("refused")));
-        assert!(matches!(get(at, "/", false, None).await, Seen::Failed(why) if why.contains("refused")));
-    }
-}
+mod tests;
