@@ -51,7 +51,8 @@ function Alert({ alert, onDelete }: { alert: AlertView; onDelete: () => void }) 
     setAsks(true);
     post<AlertTestView>(`/v1/alerts/${alert.name}/test`)
       .then(
-        ({ problem, sent_by }) => setAnswer(problem ? `${problem} (sent from ${sent_by}).` : `A test has arrived, from ${sent_by}.`),
+        ({ problem, sent_by }) =>
+          setAnswer(problem ? `${problem} (sent from ${sent_by}).` : `A test has arrived, from ${sent_by}.`),
         (error) => setAnswer(problemOf(error).why),
       )
       .finally(() => setAsks(false));
@@ -77,10 +78,22 @@ function Alert({ alert, onDelete }: { alert: AlertView; onDelete: () => void }) 
             </>
           )}
         </span>
-        <button type="button" class="quiet" disabled={!isLive.value || asks} onClick={test} aria-label={`Test ${alert.name}`}>
+        <button
+          type="button"
+          class="quiet"
+          disabled={!isLive.value || asks}
+          onClick={test}
+          aria-label={`Test ${alert.name}`}
+        >
           {asks ? "Asking…" : "Test"}
         </button>
-        <button type="button" class="quiet" disabled={!isLive.value} onClick={onDelete} aria-label={`Remove ${alert.name}`}>
+        <button
+          type="button"
+          class="quiet"
+          disabled={!isLive.value}
+          onClick={onDelete}
+          aria-label={`Remove ${alert.name}`}
+        >
           Remove
         </button>
       </div>
@@ -122,7 +135,9 @@ function Add({ onClose }: { onClose: () => void }) {
         ? found({ url: /^https?:\/\//.test(url) ? undefined : "Write a URL, as in https://alerts.example/kennel." })
         : found({
             to: to.includes("@") ? undefined : "Write a mail address.",
-            server: SERVER.test(server.trim()) ? undefined : "Write a host name, as in mail.example or mail.example:465.",
+            server: SERVER.test(server.trim())
+              ? undefined
+              : "Write a host name, as in mail.example or mail.example:465.",
           }),
     deed: (values) => post("/v1/alerts", request(values)),
     onDone: onClose,

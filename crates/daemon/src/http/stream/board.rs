@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use api::{
-    AlertView, ClusterStatus, EventQuery, GuestView, HostView, ImageView, IncidentView, JobView, NetworkView, PoolView,
-    Watched,
+    AlertView, ClusterStatus, EventQuery, GuestView, HostView, ImageView, IncidentView, JobView, NetworkView,
+    PoolView, Watched,
 };
 use model::{ClusterView, GuestName, GuestPhase, HostName, HostUsage, JobId, Seed, VolumeId};
 use serde::Serialize;
@@ -304,9 +304,7 @@ impl Keeper {
                 touched.lists.insert("users");
             } else if kind == Kind::Leader {
                 touched.lists.insert("hosts");
-            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret]
-                .contains(&kind)
-            {
+            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret].contains(&kind) {
                 return None;
             }
         }
