@@ -141,7 +141,7 @@ test("what an operator says of the cluster, its rules and a guest is taken, or r
   await expect(rule).toContainText("at most 1 on a host");
 
   await go(page, `guests/${GUEST}`);
-  await page.getByRole("button", { name: "Change" }).press("Enter");
+  await page.getByRole("button", { name: "Change", exact: true }).press("Enter");
   await expect(dialog.getByLabel("Memory")).toBeDisabled();
   await dialog.getByLabel("Tags").fill("pet no/tag");
   await dialog.getByRole("button", { name: "Change" }).click();
@@ -155,6 +155,54 @@ test("what an operator says of the cluster, its rules and a guest is taken, or r
   await page.getByRole("button", { name: "Delete at-home" }).click();
   await dialog.getByRole("button", { name: "Delete" }).click();
   await expect(rule).toBeHidden();
+});
+
+test("how a guest is seen to be well, who is told of incidents and what a storm is are said on the page", async ({ page, expected }) => {
+  expected.push("400", "422");
+  await signIn(page, "host2");
+  const dialog = page.getByRole("dialog");
+  const health = page.locator(".card", { has: page.getByRole("heading", { name: "Health", exact: true }) });
+  await go(page, `guests/${GUEST}`);
+  await expect(health.locator(".state")).toHaveText("healthy");
+  await health.getByRole("button", { name: "Change the health check" }).click();
+  await dialog.getByLabel("It is well when").selectOption("https");
+  await dialog.getByLabel("Port").fill("443");
+  await dialog.getByLabel("Name of the server").fill("192.0.2.1");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog.locator("#health-name-wrong")).toContainText("is no name of a server");
+  await shot(page, "health-options");
+  await accessible(page, "a health check that is changed");
+  await dialog.getByLabel("It is well when").selectOption("agent");
+  await dialog.getByLabel("Looked at every").fill("1");
+  await dialog.getByRole("button", { name: "Change" }).click();
+  await expect(dialog).toBeHidden();
+  await expect(health).toContainText("agent");
+  await expect(health.locator(".state")).toHaveText("healthy");
+  kennel(["guest", "set", GUEST, "--health", "basic"]);
+
+  await go(page, "settings");
+  await page.getByRole("button", { name: "Add an alert" }).click();
+  await dialog.getByLabel("URL").fill("https://ada:secret@alerts.example/");
+  await dialog.getByRole("button", { name: "Add" }).click();
+  await expect(dialog.locator("#alert-url-wrong")).toContainText("holds a name or a password");
+  await accessible(page, "an alert that is added");
+  await dialog.getByLabel("URL").fill("http://127.0.0.1:1/");
+  await dialog.getByRole("button", { name: "Add" }).click();
+  const alert = page.locator(".rule", { hasText: "webhook-1" });
+  await alert.getByRole("button", { name: "Test webhook-1" }).click();
+  await expect(alert).toContainText("nothing listens there");
+  await shot(page, "alerts");
+  await alert.getByRole("button", { name: "Remove webhook-1" }).click();
+  await dialog.getByRole("button", { name: "Remove" }).click();
+  await expect(alert).toBeHidden();
+
+  await page.getByLabel("A storm is a loss of").fill("101");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.locator("#set-share-wrong")).toContainText("a storm share");
+  await page.getByLabel("A storm is a loss of").fill("40");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.getByRole("button", { name: "Save" })).toBeDisabled();
+  expect(json<{ settings: { storm_share_percent: number } }>("cluster", "status").settings.storm_share_percent).toBe(40);
 });
 
 test("a host, a pool and a disk are changed in their forms, and a guest is moved", async ({ page, expected }) => {
@@ -379,9 +427,11 @@ test("a host loses its power: the failover is watched, and why the guest is wher
   await fencing.getByRole("button", { name: "Test" }).click();
   await expect(fencing).toContainText("says: on");
   await fencing.getByRole("button", { name: "Take its power" }).click();
+  await dialog.getByLabel("Why").fill("to see that it goes");
   await dialog.getByLabel(`Type ${host} to go on`).fill(host);
   await dialog.getByRole("button", { name: "Take its power" }).click();
   await expect(fencing).toContainText("Its power was seen to be off by bmc");
+  await expect(fencing).toContainText("to see that it goes");
   await expect(page.locator(".head .state")).toHaveText("lost");
   await shot(page, "fenced");
   await givePower();

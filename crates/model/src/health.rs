@@ -5,6 +5,7 @@
 //! restarts holds whoever dies.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -28,18 +29,104 @@ pub enum HealthCheck {
     Disk,
     /// A connection to this port of its first address is taken.
     Tcp { port: u16 },
-    /// A `GET` at its first address is answered with a status below 400. Certificates are not looked at.
-    Http {
-        port: u16,
-        path: String,
-        #[serde(default)]
-        tls: bool,
-        /// What the answer has to contain.
-        #[serde(default)]
-        text: Option<String>,
-    },
+    /// A `GET` at its first address is answered as it should be.
+    Http(HttpCheck),
     /// A program inside it, run through its guest agent, ends with status 0.
     Command { command: Vec<String> },
+}
+
+/// What is asked over HTTP, and what is a good answer. Redirects are not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HttpCheck {
+    pub port: u16,
+    pub path: String,
+    /// Over TLS. The certificate has to be issued by an authority that the guest's host trusts.
+    #[serde(default)]
+    pub tls: bool,
+    /// The status that the answer has to have. `None`: any below 400.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// What the answer has to contain.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// The name of the server that is asked for, which its certificate has to be for, too. `None`: its address.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Any certificate will do, also one that the service has signed itself.
+    #[serde(default)]
+    pub any_certificate: bool,
+}
+
+impl HttpCheck {
+    /// At that port and path, with no more to it.
+    pub fn new(port: u16, path: impl Into<String>, tls: bool) -> HttpCheck {
+        HttpCheck {
+            port,
+            path: path.into(),
+            tls,
+            status: None,
+            text: None,
+            name: None,
+            any_certificate: false,
+        }
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// Why it can never succeed, if so: what is wrong, and what would work.
+    fn problem(&self) -> Option<(String, String)> {
+        let HttpCheck { port, path, tls, status, text, name, any_certificate } = self;
+        let problem = |why: &str, instead: &str| Some((why.to_owned(), instead.to_owned()));
+        if *port == 0 {
+            return problem("there is no port 0", "name a port from 1 on");
+        }
+        // What stands after a # is never sent.
+        let odd = |byte: u8| !byte.is_ascii_graphic() || byte == b'#';
+        if path.len() > TEXT_MAX || !path.starts_with('/') || path.bytes().any(odd) {
+            let why = "its health check's path is none: it begins with /, has neither blanks nor #, and is not too long";
+            return problem(why, "write it as in http:8080/health");
+        }
+        if let Some(status) = status.filter(|status| !STATUS.contains(status)) {
+            let why = format!("no answer has the status {status}");
+            return Some((why, format!("name one from {} to {}", STATUS.start(), STATUS.end())));
+        }
+        if text.as_deref() == Some("") {
+            return problem("every answer contains an empty text", "leave it out");
+        }
+        if text.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
+            return Some((format!("the text is longer than {TEXT_MAX} bytes"), "name a part of it".into()));
+        }
+        let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if let Some(name) = name.as_ref().filter(|name| {
+            name.is_empty()
+                || name.len() > NAME_MAX
+                || !name.chars().all(good)
+                || name.parse::<IpAddr>().is_ok()
+        }) {
+            let why = format!("'{name}' is no name of a server");
+            return problem(&why, "write it as in www.example.org; without a name its address is asked for");
+        }
+        if *any_certificate && !tls {
+            return problem(
+                "a service that is asked by http has no certificate",
+                "ask it by https, or leave out that any certificate will do",
+            );
+        }
+        None
+    }
+}
+
+impl fmt::Display for HttpCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HttpCheck { port, path, tls: _, status, text, name, any_certificate } = self;
+        write!(f, "{}:{port}{path}", self.scheme())?;
+        name.as_ref().map_or(Ok(()), |name| write!(f, " as {name}"))?;
+        status.map_or(Ok(()), |status| write!(f, " with status {status}"))?;
+        text.as_ref().map_or(Ok(()), |text| write!(f, " with '{text}'"))?;
+        if *any_certificate { f.write_str(", any certificate") } else { Ok(()) }
+    }
 }
 
 impl HealthCheck {
@@ -50,14 +137,14 @@ impl HealthCheck {
             HealthCheck::Agent
             | HealthCheck::Disk
             | HealthCheck::Tcp { .. }
-            | HealthCheck::Http { .. }
+            | HealthCheck::Http(_)
             | HealthCheck::Command { .. } => true,
         }
     }
 
     /// Whether it goes over the guest's network.
     pub fn needs_address(&self) -> bool {
-        matches!(self, HealthCheck::Tcp { .. } | HealthCheck::Http { .. })
+        matches!(self, HealthCheck::Tcp { .. } | HealthCheck::Http(_))
     }
 
     /// Whether it goes through the guest agent, which a guest need not have.
@@ -74,10 +161,7 @@ impl fmt::Display for HealthCheck {
             HealthCheck::Agent => f.pad("agent"),
             HealthCheck::Disk => f.pad("disk"),
             HealthCheck::Tcp { port } => write!(f, "tcp:{port}"),
-            HealthCheck::Http { port, path, tls, text } => {
-                write!(f, "{}:{port}{path}", if *tls { "https" } else { "http" })?;
-                text.as_ref().map_or(Ok(()), |text| write!(f, " with '{text}'"))
-            }
+            HealthCheck::Http(http) => http.fmt(f),
             HealthCheck::Command { command } => write!(f, "command:{}", command.join(" ")),
         }
     }
@@ -91,7 +175,7 @@ pub struct InvalidHealthCheck(String, String);
 impl FromStr for HealthCheck {
     type Err = InvalidHealthCheck;
 
-    /// As [`fmt::Display`] writes it, but for the text that an HTTP answer has to contain.
+    /// As [`fmt::Display`] writes it, but for what an HTTP check has beside port and path.
     fn from_str(words: &str) -> Result<Self, InvalidHealthCheck> {
         let invalid = |why: &str| InvalidHealthCheck(words.to_owned(), why.to_owned());
         let port = |text: &str| match text.parse::<u16>() {
@@ -103,7 +187,7 @@ impl FromStr for HealthCheck {
                 Some(at) => rest.split_at(at),
                 None => (rest, "/"),
             };
-            Ok(HealthCheck::Http { port: port(number)?, path: path.to_owned(), tls, text: None })
+            Ok(HealthCheck::Http(HttpCheck::new(port(number)?, path, tls)))
         };
         match words.split_once(':') {
             None => match words {
@@ -201,6 +285,12 @@ impl Default for HealthSpec {
 /// The longest path or text of a check, and the longest command, bytes.
 const TEXT_MAX: usize = 1024;
 
+/// The longest name that DNS has.
+const NAME_MAX: usize = 253;
+
+/// Of an HTTP answer that is one: what comes before it (1xx) is none.
+const STATUS: std::ops::RangeInclusive<u16> = 200..=599;
+
 impl HealthSpec {
     /// Why this can never work on that guest, if so: what is wrong, and what would work.
     pub fn problem(&self, guest: &GuestSpec) -> Option<(String, String)> {
@@ -224,19 +314,14 @@ impl HealthSpec {
             return Some((why, "put the guest on a network, or use agent or basic".to_owned()));
         }
         match check {
-            HealthCheck::Tcp { port: 0 } | HealthCheck::Http { port: 0, .. } => {
+            HealthCheck::Tcp { port: 0 } => {
                 Some(("there is no port 0".into(), "name a port from 1 on".into()))
             }
-            HealthCheck::Http { path, text, .. } => {
-                let long = path.len() > TEXT_MAX || text.as_ref().is_some_and(|text| text.len() > TEXT_MAX);
-                let odd = !path.starts_with('/') || path.bytes().any(|byte| !byte.is_ascii_graphic());
-                if long || odd {
-                    let why = "its health check's path is none: it begins with / and has no blanks, or it is too long";
-                    return Some((why.to_owned(), "write it as in http:8080/health".to_owned()));
-                }
-                (text.as_deref() == Some(""))
-                    .then(|| ("every answer contains an empty text".into(), "leave it out".into()))
-            }
+            HealthCheck::Http(http) => http.problem(),
+            HealthCheck::Disk if guest.disks.is_empty() => Some((
+                "its health check looks at its disks, and it has none".into(),
+                "give it a disk, or use agent or basic".into(),
+            )),
             HealthCheck::Command { command }
                 if command.is_empty() || command.iter().map(String::len).sum::<usize>() > TEXT_MAX =>
             {
@@ -378,6 +463,50 @@ mod tests {
              http:8080/health",
         );
         check("ping:1", "'ping:1' is no health check: nothing is called ping:…");
+    }
+
+    #[test]
+    fn what_an_http_check_asks_and_wants_is_said_in_a_line() {
+        let plain = HttpCheck::new(443, "/health", true);
+        assert_eq!(plain.to_string(), "https:443/health");
+        let full = HttpCheck {
+            status: Some(401),
+            text: Some("ok".into()),
+            name: Some("www.example.org".into()),
+            any_certificate: true,
+            ..plain
+        };
+        let said = "https:443/health as www.example.org with status 401 with 'ok', any certificate";
+        assert_eq!(HealthCheck::Http(full.clone()).to_string(), said);
+        assert_eq!(full.problem(), None);
+    }
+
+    #[test]
+    fn an_http_check_that_can_never_succeed_says_why() {
+        let with = |change: fn(&mut HttpCheck)| {
+            let mut http = HttpCheck::new(80, "/", false);
+            change(&mut http);
+            http.problem().map(|(why, _)| why).unwrap_or_default()
+        };
+        assert_eq!(with(|_| ()), "");
+        assert_eq!(with(|http| http.port = 0), "there is no port 0");
+        for path in ["", "health", "/a b", "/#/login", "/caf\u{e9}"] {
+            let http = HttpCheck { path: path.to_owned(), ..HttpCheck::new(80, "/", false) };
+            assert!(http.problem().is_some_and(|(why, _)| why.contains("path is none")), "{path}");
+        }
+        assert_eq!(with(|http| http.status = Some(100)), "no answer has the status 100");
+        assert_eq!(with(|http| http.text = Some(String::new())), "every answer contains an empty text");
+        assert_eq!(with(|http| http.name = Some("10.90.0.1".into())), "'10.90.0.1' is no name of a server");
+        assert_eq!(with(|http| http.name = Some("a b".into())), "'a b' is no name of a server");
+        let no_tls = "a service that is asked by http has no certificate";
+        assert_eq!(with(|http| http.any_certificate = true), no_tls);
+    }
+
+    #[test]
+    fn a_check_of_an_earlier_build_is_read() {
+        let earlier = r#"{"http":{"port":80,"path":"/","tls":false,"text":null}}"#;
+        let read: HealthCheck = serde_json::from_str(earlier).unwrap();
+        assert_eq!(read, HealthCheck::Http(HttpCheck::new(80, "/", false)));
     }
 
     #[test]

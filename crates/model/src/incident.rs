@@ -59,6 +59,8 @@ pub enum IncidentKind {
     HostLost,
     /// A guest that should run has crashed, has failed, or is without a place.
     GuestDown,
+    /// A guest runs and is not well: it panicked, or fails its check. It is being restarted, or left alone.
+    GuestUnwell,
     /// There is no room for a guest's writes.
     DiskFull,
     /// A guest's disks have one replica each, and nobody asked for that.
@@ -182,6 +184,7 @@ impl Incident {
         match self.kind {
             IncidentKind::HostLost => format!("{name} {is} lost"),
             IncidentKind::GuestDown => format!("{name} broke down"),
+            IncidentKind::GuestUnwell => format!("{name} {is} not well"),
             IncidentKind::DiskFull => format!("there {is} no room for what {name} writes"),
             IncidentKind::VolumeDegraded => format!("{name} {has} one replica"),
             IncidentKind::MoveFailed => format!("a move of {name} failed"),
@@ -240,7 +243,22 @@ impl Incident {
                 });
             }
             (Some(from), Some(_), None) => said.push(format!("did not run: it had run on {from}")),
-            (Some(_), None, _) | (None, _, _) => said.push("ran on all the while".to_owned()),
+            (Some(_), None, _) | (None, _, _) => said.push(match (self.kind, self.lasted_ms()) {
+                (IncidentKind::GuestUnwell, Some(lasted)) => format!("was not well for {}", seconds(lasted)),
+                (IncidentKind::GuestUnwell, None) => "runs, and is not well".to_owned(),
+                (
+                    IncidentKind::HostLost
+                    | IncidentKind::GuestDown
+                    | IncidentKind::DiskFull
+                    | IncidentKind::VolumeDegraded
+                    | IncidentKind::MoveFailed
+                    | IncidentKind::ReplicasDiffer
+                    | IncidentKind::StoreMemberUnwell
+                    | IncidentKind::RecordsDamaged
+                    | IncidentKind::AlertsFail,
+                    _,
+                ) => "ran on all the while".to_owned(),
+            }),
         }
         match (story.alone_at, story.in_sync_at) {
             (Some(alone), Some(again)) if again >= alone => {

@@ -54,8 +54,8 @@ pub use guest::{
     Handover, HandoverKind, MigrationPhase, MigrationReport, MoveOptions, NicSpec, PowerWish, Resync, Seed,
 };
 pub use health::{
-    HealthCheck, HealthReport, HealthRestart, HealthRestartKind, HealthSpec, HealthState, InvalidHealthCheck,
-    OnUnhealthy,
+    HealthCheck, HealthReport, HealthRestart, HealthRestartKind, HealthSpec, HealthState, HttpCheck,
+    InvalidHealthCheck, OnUnhealthy,
 };
 pub use host::{
     Accelerator, AcceleratorKind, Compatibility, CpuLevel, CpuModel, Duty, HardwareWatchdog, Host, HostPhase,

@@ -247,6 +247,18 @@ fn waiting_for_proof<'v>(view: &'v ClusterView, host: &HostName) -> Vec<&'v Gues
     owned.filter(waits).map(|assignment| &assignment.guest).collect()
 }
 
+/// Why somebody takes a host's power who does not say why: as far as the records tell.
+pub fn unsaid(view: &ClusterView, host: &HostName) -> String {
+    let waiting = waiting_for_proof(view, host);
+    if !waiting.is_empty() {
+        needed_for(&waiting)
+    } else if view.is_live(host) {
+        "it was online, and no reason was given".to_owned()
+    } else {
+        "it is lost".to_owned()
+    }
+}
+
 fn needed_for(guests: &[&GuestName]) -> String {
     let names: Vec<&str> = guests.iter().take(NAMES_MAX).map(|guest| guest.as_str()).collect();
     let more = guests.len().saturating_sub(NAMES_MAX);

@@ -147,7 +147,7 @@ fn look(patient: &Patient<'_>, report: &HealthReport) -> Finding {
             HealthCheck::Agent
             | HealthCheck::Disk
             | HealthCheck::Tcp { .. }
-            | HealthCheck::Http { .. }
+            | HealthCheck::Http(_)
             | HealthCheck::Command { .. },
             Condition::Runs,
         ) => {}

@@ -118,9 +118,11 @@ fn holds(view: &ClusterView, incident: &Incident, wrong: &Wrong) -> bool {
         (
             IncidentKind::HostLost
             | IncidentKind::GuestDown
+            | IncidentKind::GuestUnwell
             | IncidentKind::DiskFull
             | IncidentKind::VolumeDegraded,
             IncidentKind::GuestDown
+            | IncidentKind::GuestUnwell
             | IncidentKind::DiskFull
             | IncidentKind::VolumeDegraded
             | IncidentKind::MoveFailed,
@@ -191,7 +193,7 @@ fn weigh(view: &ClusterView, incident: &mut Incident, wrong: &[Wrong], now: Time
 /// For how long all must be well until an incident counts as ended. What crashed once may well crash again.
 fn settles_in(kind: IncidentKind) -> SignedDuration {
     match kind {
-        IncidentKind::GuestDown => SignedDuration::from_secs(30),
+        IncidentKind::GuestDown | IncidentKind::GuestUnwell => SignedDuration::from_secs(30),
         // Time for what is told of it to arrive, too.
         IncidentKind::HostLost
         | IncidentKind::DiskFull

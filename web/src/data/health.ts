@@ -25,6 +25,8 @@ const BAD = [
   /^guest \S+ was on a host/,
   /^the state store does not/,
   /^no host leads/,
+  /^guest \S+ is not well/,
+  /^a storm: \d/,
 ];
 const toneOf = (text: string): Tone => (BAD.some((pattern) => pattern.test(text)) ? "bad" : "warning");
 

@@ -3,6 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import { inOrder } from "./order";
 import type {
+  AlertView,
   ClusterStatus,
   EventView,
   GuestView,
@@ -29,6 +30,7 @@ export interface Kinds {
   events: EventView;
   incidents: IncidentView;
   users: UserView;
+  alerts: AlertView;
   usage: HostUsage;
   cluster: ClusterStatus;
 }
@@ -47,6 +49,7 @@ export const store = {
   events: none<EventView>(),
   incidents: none<IncidentView>(),
   users: none<UserView>(),
+  alerts: none<AlertView>(),
   usage: none<HostUsage>(),
   cluster: none<ClusterStatus>(),
 };

@@ -88,13 +88,27 @@ export type HealthCheck =
   | "agent"
   | "disk"
   | { tcp: { port: number } }
-  | { http: { port: number; path: string; tls?: boolean; text?: string | null } }
+  | { http: HttpCheck }
   | { command: { command: string[] } };
+
+export interface HttpCheck {
+  port: number;
+  path: string;
+  tls?: boolean;
+  /** Null: any below 400. */
+  status?: number | null;
+  text?: string | null;
+  /** Null: its address. */
+  name?: string | null;
+  any_certificate?: boolean;
+}
 
 export interface HealthSpec {
   check: HealthCheck;
   interval_s: number;
+  timeout_s: number;
   failures: number;
+  grace_s: number;
   on_unhealthy: "restart" | "alarm";
   restart_limit: number;
 }
@@ -262,6 +276,27 @@ export interface IncidentView {
   guests: { guest: string; meaning: string; parts: FailoverParts }[];
 }
 
+/** Somebody who is told of incidents. */
+export interface AlertView {
+  name: string;
+  target: {
+    way:
+      | { webhook: { url: string } }
+      | { mail: { to: string; sender: string; server: string; port: number; tls: string; user: string | null } };
+    from: Weight;
+    has_secret: boolean;
+  };
+  last_sent_at: string | null;
+  /** Why the last try failed; without a full stop. */
+  problem: string | null;
+}
+
+export interface AlertTestView {
+  name: string;
+  sent_by: string;
+  problem: string | null;
+}
+
 export interface ImageView {
   name: string;
   image: {
@@ -377,6 +412,11 @@ export interface Settings {
   survive: Survive;
   memory_percent: number;
   vcpus_percent: number;
+  /** Percent of the hosts; 0: nothing is a storm. */
+  storm_share_percent: number;
+  storm_window_s: number;
+  storm_hold_s: number;
+  storm_starts_per_host: number;
   /** 0: never. */
   heal_after_s: number;
   /** Null: the lowest level of all hosts. */

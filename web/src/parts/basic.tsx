@@ -9,11 +9,13 @@ export type Colour = Tone | "busy" | "idle";
 
 export const COLOURS: Record<string, Colour> = {
   running: "good",
+  healthy: "good",
   online: "good",
   "in-sync": "good",
   done: "good",
   "in-force": "good",
   starting: "busy",
+  restarting: "busy",
   preparing: "busy",
   stopping: "busy",
   deleting: "busy",
@@ -25,6 +27,7 @@ export const COLOURS: Record<string, Colour> = {
   degraded: "warning",
   held: "bad",
   paused: "bad",
+  unhealthy: "bad",
   failed: "bad",
   unknown: "bad",
   lost: "bad",

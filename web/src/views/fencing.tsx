@@ -5,7 +5,7 @@ import { post, problemOf } from "../data/api";
 import { isLive } from "../data/store";
 import type { Fence, FenceDevice, FenceTestView, GuestView, HostView } from "../data/types";
 import { Ago, Button, Card, Empty } from "../parts/basic";
-import { Confirm } from "../parts/dialog";
+import { Confirm, Field } from "../parts/dialog";
 
 type Deed = "fence" | "unfence";
 
@@ -109,6 +109,7 @@ function Fencing({ fence }: { fence: Fence }) {
 }
 
 function Ask({ host, owned, deed, onClose }: { host: HostView; owned: GuestView[]; deed: Deed; onClose: () => void }) {
+  const [why, setWhy] = useState("");
   if (deed === "unfence") {
     return (
       <Confirm
@@ -134,7 +135,11 @@ function Ask({ host, owned, deed, onClose }: { host: HostView; owned: GuestView[
         "It stays off until it is given power.",
       ]}
       onClose={onClose}
-      onYes={() => post(`/v1/hosts/${host.name}/fence`, { force: true })}
-    />
+      onYes={() => post(`/v1/hosts/${host.name}/fence`, { force: true, why: why.trim() || null })}
+    >
+      <Field label="Why" hint="For the record." name="fence-why">
+        <input id="fence-why" autocomplete="off" value={why} onInput={(event) => setWhy(event.currentTarget.value)} />
+      </Field>
+    </Confirm>
   );
 }

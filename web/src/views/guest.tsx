@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ConsolePanel, isConsole } from "../console/panel";
 import { get, problemOf } from "../data/api";
 import { byName, events, isLive, jobs, store } from "../data/store";
-import type { GuestView as Guest, HealthCheck, Problem, WhyView } from "../data/types";
+import type { GuestView as Guest, Problem, WhyView } from "../data/types";
 import { capital, cores, size } from "../data/words";
 import { Ago, Button, Card, Empty, Facts, Head, HostLink, State, Tags } from "../parts/basic";
 import { Load } from "../parts/chart";
@@ -13,6 +13,7 @@ import { Icon } from "../parts/icon";
 import { Disks } from "./disks";
 import { EventList } from "./events";
 import { type Deed, GuestDeed } from "./guest-deeds";
+import { HealthCard } from "./guest-health";
 import { GuestOptions } from "./guest-options";
 import { addressesOf, imageOf } from "./guests";
 import { JobRow } from "./jobs";
@@ -52,6 +53,7 @@ export function GuestView({ name, part }: { name: string; part: string | undefin
         </div>
         <div>
           <About guest={guest} onChange={() => setChanging(true)} />
+          <HealthCard guest={guest} />
           <Charts guest={guest} />
           <Jobs name={name} />
         </div>
@@ -213,7 +215,6 @@ function About({ guest, onChange }: { guest: Guest; onChange: () => void }) {
           ["Second copy on", guest.secondary ? <HostLink name={guest.secondary} /> : <span class="faint">none</span>],
           ["Placement", assignment ? `epoch ${assignment.epoch}` : "none yet"],
           ["Runs with", report?.accelerator ?? "not known"],
-          ["Health", <Health guest={guest} />],
           ["Priority", spec.priority],
           ["Moving it", spec.pinned ? "only when somebody says so" : "is up to the planner"],
           ["Starts after", spec.start_after.length > 0 ? spec.start_after.join(", ") : <span class="faint">none</span>],
@@ -224,31 +225,6 @@ function About({ guest, onChange }: { guest: Guest; onChange: () => void }) {
       />
     </Card>
   );
-}
-
-/** How well it is while it runs, and what that rests on. */
-function Health({ guest }: { guest: Guest }) {
-  const health = guest.phase === "running" ? guest.report?.health : null;
-  const check = guest.spec.health ? checkWords(guest.spec.health.check) : "basic";
-  const restarts = health?.restarts.length ?? 0;
-  return (
-    <>
-      <span class={health?.state === "unhealthy" ? "bad" : undefined}>{health?.state ?? "not known"}</span>
-      <span class="faint">
-        {" "}
-        ({check}
-        {restarts > 0 && `, ${restarts} ${restarts === 1 ? "restart" : "restarts"} within an hour`})
-      </span>
-      {health?.message && <div class="note">{capital(health.message)}.</div>}
-    </>
-  );
-}
-
-function checkWords(check: HealthCheck): string {
-  if (typeof check === "string") return check;
-  if ("tcp" in check) return `tcp:${check.tcp.port}`;
-  if ("http" in check) return `${check.http.tls ? "https" : "http"}:${check.http.port}${check.http.path}`;
-  return check.command.command.join(" ");
 }
 
 function Charts({ guest }: { guest: Guest }) {

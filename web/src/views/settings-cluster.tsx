@@ -6,11 +6,24 @@ import type { ClusterStatus, CpuLevel, Settings } from "../data/types";
 import { parseSpan, span } from "../data/words";
 import { Button, Card } from "../parts/basic";
 import { Field, Refusal } from "../parts/dialog";
-import { found, useForm, wrongNumber } from "../parts/form";
+import { type Form, found, useForm, wrongNumber } from "../parts/form";
 
 const LEVELS: CpuLevel[] = ["x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
 
-type Name = "balance" | "survive" | "moves" | "window" | "memory" | "vcpus" | "starts" | "heal" | "baseline";
+type Name =
+  | "balance"
+  | "survive"
+  | "moves"
+  | "window"
+  | "memory"
+  | "vcpus"
+  | "starts"
+  | "heal"
+  | "share"
+  | "vanish"
+  | "hold"
+  | "pace"
+  | "baseline";
 
 const formOf = (settings: Settings): Record<Name, string> => ({
   balance: settings.balance,
@@ -21,11 +34,17 @@ const formOf = (settings: Settings): Record<Name, string> => ({
   vcpus: String(settings.vcpus_percent),
   starts: String(settings.recovery_starts_per_host),
   heal: settings.heal_after_s === 0 ? "never" : span(settings.heal_after_s),
+  share: settings.storm_share_percent === 0 ? "never" : String(settings.storm_share_percent),
+  vanish: span(settings.storm_window_s),
+  hold: span(settings.storm_hold_s),
+  pace: String(settings.storm_starts_per_host),
   baseline: settings.cpu_baseline ?? "",
 });
 
 const isNever = (text: string): boolean => /^(never|off)$/i.test(text.trim());
 const seconds = (text: string): number => (isNever(text) ? 0 : (parseSpan(text) ?? 0));
+
+const WRONG_TIME = "Write a time, as in 90s or 5m.";
 
 const check = (form: Record<Name, string>): Partial<Record<Name, string>> =>
   found({
@@ -33,7 +52,11 @@ const check = (form: Record<Name, string>): Partial<Record<Name, string>> =>
     memory: wrongNumber(form.memory),
     vcpus: wrongNumber(form.vcpus),
     starts: wrongNumber(form.starts),
-    window: parseSpan(form.window) === null ? "Write a time, as in 90s or 5m." : undefined,
+    window: parseSpan(form.window) === null ? WRONG_TIME : undefined,
+    share: isNever(form.share) ? undefined : wrongNumber(form.share),
+    vanish: parseSpan(form.vanish) === null ? WRONG_TIME : undefined,
+    hold: parseSpan(form.hold) === null ? WRONG_TIME : undefined,
+    pace: wrongNumber(form.pace),
     heal: !isNever(form.heal) && parseSpan(form.heal) === null ? "Write a time, as in 30m, or “never”." : undefined,
   });
 
@@ -47,12 +70,20 @@ const asked = (form: Record<Name, string>): Record<Name, [string, unknown]> => (
   vcpus: ["vcpus_percent", Number(form.vcpus)],
   starts: ["recovery_starts_per_host", Number(form.starts)],
   heal: ["heal_after_s", seconds(form.heal)],
+  share: ["storm_share_percent", isNever(form.share) ? 0 : Number(form.share)],
+  vanish: ["storm_window_s", seconds(form.vanish)],
+  hold: ["storm_hold_s", seconds(form.hold)],
+  pace: ["storm_starts_per_host", Number(form.pace)],
   baseline: ["cpu_baseline", form.baseline || null],
 });
 
 const FIELDS: [Name, RegExp][] = [
   ["moves", /moves/],
   ["window", /usage window/],
+  ["share", /a storm share/],
+  ["vanish", /a storm window/],
+  ["hold", /a storm hold/],
+  ["pace", /in a storm/],
   ["memory", /memory/],
   ["vcpus", /of the cores/],
   ["starts", /starting/],
@@ -108,6 +139,7 @@ export function ChangeCluster({ cluster }: { cluster: ClusterStatus }) {
             <input {...form.input("starts")} inputMode="numeric" />
           </Field>
         </div>
+        <Storm form={form} />
         <h3>Balance</h3>
         <Field
           label="Balancing"
@@ -167,6 +199,35 @@ export function ChangeCluster({ cluster }: { cluster: ClusterStatus }) {
         </div>
       </form>
     </Card>
+  );
+}
+
+/** When so many hosts vanish at once that it is more likely the network than the hosts. */
+function Storm({ form }: { form: Form<Name> }) {
+  return (
+    <>
+      <h3>When many hosts vanish at once</h3>
+      <div class="field-row">
+        <Field
+          label="A storm is a loss of, in %"
+          hint="Of the hosts, and two at least. Or “never”."
+          {...form.field("share")}
+        >
+          <input {...form.input("share")} spellcheck={false} />
+        </Field>
+        <Field label="Within" hint="Hosts lost within so long vanish at once: 60s." {...form.field("vanish")}>
+          <input {...form.input("vanish")} spellcheck={false} />
+        </Field>
+      </div>
+      <div class="field-row">
+        <Field label="Nothing is recovered for" hint="The alarm comes first: 30s." {...form.field("hold")}>
+          <input {...form.input("hold")} spellcheck={false} />
+        </Field>
+        <Field label="Then starts at once on a host" hint="Until the storm is over." {...form.field("pace")}>
+          <input {...form.input("pace")} inputMode="numeric" />
+        </Field>
+      </div>
+    </>
   );
 }
 

@@ -6,6 +6,7 @@ import { byName, session, status, store } from "../data/store";
 import type { ClusterStatus } from "../data/types";
 import { Ago, Button, Card, Empty, Facts, Head, State } from "../parts/basic";
 import { Confirm, Field } from "../parts/dialog";
+import { Alerts } from "./alerts";
 import { Rules } from "./rules";
 import { ChangeCluster } from "./settings-cluster";
 
@@ -22,6 +23,7 @@ export function SettingsView() {
         <div>
           <About cluster={cluster} />
           <Rules />
+          <Alerts />
           <Users />
         </div>
       </div>

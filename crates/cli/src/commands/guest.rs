@@ -398,7 +398,7 @@ fn request(arguments: CreateArguments) -> Result<CreateGuest, Failure> {
         pinned: arguments.pin,
         start_after: arguments.after.into_iter().collect(),
         restart_with: arguments.restart_with.into_iter().collect(),
-        health: arguments.health.change(),
+        health: arguments.health.change(&asked)?,
         force: arguments.force,
         ..CreateGuest::new(arguments.name)
     })

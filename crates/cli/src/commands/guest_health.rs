@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use api::{ChangeHealth, GuestView, LastMoments};
 use clap::Args;
 use jiff::Timestamp;
-use model::{GuestName, HealthCheck, HealthRestartKind, HealthSpec, HealthState, OnUnhealthy};
+use model::{GuestName, HealthCheck, HealthRestartKind, HealthSpec, HealthState, HttpCheck, OnUnhealthy};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -22,6 +22,15 @@ pub struct HealthArguments {
     /// What the answer to an HTTP check has to contain
     #[arg(long, value_name = "TEXT", requires = "check")]
     health_text: Option<String>,
+    /// The status that the answer to an HTTP check has to have, as in 401; any below 400, unless it is named
+    #[arg(long, value_name = "STATUS", requires = "check")]
+    health_status: Option<u16>,
+    /// The name of the server that an HTTP check asks for, which its certificate has to be for; otherwise its address
+    #[arg(long, value_name = "NAME", requires = "check")]
+    health_name: Option<String>,
+    /// An HTTPS check takes any certificate, also one that the service has signed itself
+    #[arg(long, requires = "check")]
+    health_any_certificate: bool,
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS")]
     health_interval: Option<u32>,
@@ -43,20 +52,39 @@ pub struct HealthArguments {
 }
 
 impl HealthArguments {
-    pub fn change(self) -> ChangeHealth {
-        let wanted = self.health_text;
-        let check = self.check.map(|check| match check {
-            HealthCheck::Http { port, path, tls, text } => {
-                HealthCheck::Http { port, path, tls, text: wanted.or(text) }
-            }
-            other @ (HealthCheck::None
-            | HealthCheck::Basic
-            | HealthCheck::Agent
-            | HealthCheck::Disk
-            | HealthCheck::Tcp { .. }
-            | HealthCheck::Command { .. }) => other,
-        });
-        ChangeHealth {
+    /// `asked`: what the command is to do, for a refusal.
+    pub fn change(self, asked: &str) -> Result<ChangeHealth, Failure> {
+        let of_http = [
+            ("--health-text", self.health_text.is_some()),
+            ("--health-status", self.health_status.is_some()),
+            ("--health-name", self.health_name.is_some()),
+            ("--health-any-certificate", self.health_any_certificate),
+        ];
+        let check = match self.check {
+            Some(HealthCheck::Http(http)) => Some(HealthCheck::Http(HttpCheck {
+                status: self.health_status,
+                text: self.health_text,
+                name: self.health_name,
+                any_certificate: self.health_any_certificate,
+                ..http
+            })),
+            Some(
+                other @ (HealthCheck::None
+                | HealthCheck::Basic
+                | HealthCheck::Agent
+                | HealthCheck::Disk
+                | HealthCheck::Tcp { .. }
+                | HealthCheck::Command { .. }),
+            ) => match of_http.iter().find(|(_, given)| *given) {
+                None => Some(other),
+                Some((option, _)) => {
+                    let why = format!("{option} belongs to an HTTP check, and '{other}' is none");
+                    return Err(Failure::usage(asked, why, "leave it out, or use --health http:PORT/PATH"));
+                }
+            },
+            None => None,
+        };
+        Ok(ChangeHealth {
             check,
             interval_s: self.health_interval,
             timeout_s: self.health_timeout,
@@ -64,7 +92,7 @@ impl HealthArguments {
             grace_s: self.health_grace,
             on_unhealthy: self.on_unhealthy,
             restart_limit: self.restart_limit,
-        }
+        })
     }
 }
 

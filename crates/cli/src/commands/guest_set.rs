@@ -58,12 +58,13 @@ pub struct SetArguments {
 }
 
 pub async fn set(context: &Context, arguments: SetArguments) -> Result<(), Failure> {
-    let (guest, request) = request(arguments);
+    let (guest, request) = request(arguments)?;
     let view = context.client()?.change_guest(&guest, &request).await?;
     context.output.result(&view, |coloured| show(&view, Timestamp::now(), coloured))
 }
 
-fn request(arguments: SetArguments) -> (GuestName, ChangeGuest) {
+fn request(arguments: SetArguments) -> Result<(GuestName, ChangeGuest), Failure> {
+    let asked = format!("change the guest '{}'", arguments.guest);
     let names = |none: bool, names: Vec<GuestName>| -> Option<BTreeSet<GuestName>> {
         (none || !names.is_empty()).then(|| names.into_iter().collect())
     };
@@ -82,9 +83,9 @@ fn request(arguments: SetArguments) -> (GuestName, ChangeGuest) {
         stop_timeout_s: arguments.stop_limit,
         memory: arguments.memory,
         vcpus: arguments.vcpus,
-        health: arguments.health.change(),
+        health: arguments.health.change(&asked)?,
     };
-    (arguments.guest, request)
+    Ok((arguments.guest, request))
 }
 
 #[cfg(test)]
@@ -102,7 +103,8 @@ mod tests {
     fn parse(line: &str) -> Result<ChangeGuest, String> {
         let words = ["set"].into_iter().chain(line.split_whitespace());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        Ok(request(line.arguments).1)
+        let refused = |failure: Failure| failure.sentence().unwrap_or_default();
+        request(line.arguments).map(|(_, change)| change).map_err(refused)
     }
 
     #[test]
@@ -120,6 +122,16 @@ mod tests {
         let health = parse("web1 --health http:80/up --health-text ok --restart-limit 2").unwrap().health;
         assert_eq!(health.check.unwrap().to_string(), "http:80/up with 'ok'");
         assert_eq!((health.restart_limit, health.interval_s), (Some(2), None));
+        let https =
+            "web1 --health https:443/ --health-status 401 --health-name www.a.org --health-any-certificate";
+        let check = parse(https).unwrap().health.check.unwrap();
+        assert_eq!(check.to_string(), "https:443/ as www.a.org with status 401, any certificate");
+        let refused = parse("web1 --health tcp:22 --health-status 200").unwrap_err();
+        assert!(
+            refused.contains("--health-status belongs to an HTTP check, and 'tcp:22' is none"),
+            "{refused}"
+        );
+        assert!(parse("web1 --health-name www.a.org").unwrap_err().contains("--health <CHECK>"));
         assert!(parse("web1 --health ping").unwrap_err().contains("is no health check"));
         assert!(parse("web1 --pin --unpin").is_err());
         assert!(parse("web1 --after a --after-none").is_err());

@@ -4,16 +4,17 @@
 //! this host itself was out of breath says nothing of the guest, and is not counted: the task was late, the look took
 //! longer than it may, or the host waits for memory.
 
+mod http;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::{ExecResult, HostError, Machine};
-use model::{GuestSpec, HealthCheck, HealthSpec};
+use model::{GuestSpec, HealthCheck, HealthSpec, HttpCheck};
 use plan::health::Pulse;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use reqwest::Client;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,12 +22,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// A task that comes later than this after its time is on a host that is too busy to judge others.
 const LATE_MAX: Duration = Duration::from_secs(1);
-
-/// How much of an HTTP answer is looked at, bytes.
-const ANSWER_MAX: u64 = 64 << 10;
-
-/// From this status on an HTTP answer is a failure.
-const STATUS_BAD: u16 = 400;
 
 /// What one look has seen. Sentences without a full stop.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,8 +56,8 @@ impl Checker {
             HealthCheck::Agent => Probe::Agent,
             HealthCheck::Disk => Probe::Disk(None),
             HealthCheck::Tcp { port } => at(port).map_or(Probe::Nowhere, Probe::Tcp),
-            HealthCheck::Http { port, path, tls, text } => {
-                at(port).map_or(Probe::Nowhere, |at| Probe::Http { at, path, tls, text })
+            HealthCheck::Http(check) => {
+                at(check.port).map_or(Probe::Nowhere, |at| Probe::Http { at, check, client: None })
             }
             HealthCheck::Command { command } => Probe::Command { command, under_way: None },
         };
@@ -120,9 +115,9 @@ enum Probe {
     Tcp(SocketAddr),
     Http {
         at: SocketAddr,
-        path: String,
-        tls: bool,
-        text: Option<String>,
+        check: HttpCheck,
+        /// Made at the first look: it reads the authorities that this host trusts.
+        client: Option<Client>,
     },
     /// A program that does not come to its end is not started again beside itself.
     Command {
@@ -151,10 +146,16 @@ impl Probe {
                 Ok(_) => Seen::Well,
                 Err(seen) => seen,
             },
-            Probe::Http { at, path, tls, text } => match get(*at, path, *tls).await {
-                Ok(answer) => read_answer(&answer, text.as_deref()),
-                Err(seen) => seen,
-            },
+            Probe::Http { at, check, client } => {
+                let client = match client {
+                    Some(client) => client,
+                    None => match http::builder(*at, check).build() {
+                        Ok(made) => client.insert(made),
+                        Err(error) => return Seen::Cannot(error.to_string()),
+                    },
+                };
+                http::look(client, *at, check).await
+            }
             Probe::Command { command, under_way } => {
                 let running = under_way.get_or_insert_with(|| {
                     let (machine, command) = (Arc::clone(machine), command.clone());
@@ -174,90 +175,17 @@ impl Probe {
 }
 
 async fn connect(at: SocketAddr) -> Result<TcpStream, Seen> {
-    TcpStream::connect(at).await.map_err(|error| {
-        let no_way =
-            [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable, ErrorKind::PermissionDenied];
-        if no_way.contains(&error.kind()) {
-            Seen::Cannot(format!("this host has no way to {}: {error}", at.ip()))
-        } else {
-            Seen::Failed(format!("cannot connect to {at}: {error}"))
-        }
-    })
+    TcpStream::connect(at).await.map_err(|error| not_connected(at, &error))
 }
 
-/// As HTTP 1.0, so that the answer comes in one piece.
-async fn get(at: SocketAddr, path: &str, tls: bool) -> Result<Vec<u8>, Seen> {
-    let stream = connect(at).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {at}\r\nUser-Agent: kennel\r\nAccept: */*\r\n\r\n");
-    let broken = |error: std::io::Error| Seen::Failed(format!("{at} broke off: {error}"));
-    if !tls {
-        return ask(stream, &request).await.map_err(broken);
-    }
-    let config = crate::pki::unverified_client_config().map_err(|error| Seen::Cannot(error.to_string()))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(ServerName::IpAddress(at.ip().into()), stream).await.map_err(broken)?;
-    ask(stream, &request).await.map_err(broken)
-}
-
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> std::io::Result<Vec<u8>> {
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut answer = Vec::new();
-    let read = stream.take(ANSWER_MAX).read_to_end(&mut answer).await;
-    // Many servers end a TLS connection without saying so.
-    match read {
-        Err(error) if error.kind() != ErrorKind::UnexpectedEof || answer.is_empty() => Err(error),
-        Ok(_) | Err(_) => Ok(answer),
-    }
-}
-
-fn read_answer(answer: &[u8], text: Option<&str>) -> Seen {
-    let answer = String::from_utf8_lossy(answer);
-    let head = answer.lines().next().unwrap_or_default();
-    let status =
-        head.strip_prefix("HTTP/").and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u16>().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    match (status, text) {
-        (None, _) => Seen::Failed("the answer is no HTTP".into()),
-        (Some(status), _) if status >= STATUS_BAD => Seen::Failed(format!("the answer is status {status}")),
-        (Some(_), Some(text)) if !body.contains(text) => Seen::Failed(format!("the answer lacks '{text}'")),
-        (Some(_), _) => Seen::Well,
+fn not_connected(at: SocketAddr, error: &std::io::Error) -> Seen {
+    let no_way = [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable, ErrorKind::PermissionDenied];
+    if no_way.contains(&error.kind()) {
+        Seen::Cannot(format!("this host has no way to {}: {error}", at.ip()))
+    } else {
+        Seen::Failed(format!("cannot connect to {at}: {error}"))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[test]
-    fn an_http_answer_is_good_or_says_what_it_lacks() {
-        let good = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nall is well";
-        assert_eq!(read_answer(good, None), Seen::Well);
-        assert_eq!(read_answer(good, Some("is well")), Seen::Well);
-        assert_eq!(read_answer(good, Some("A: b")), Seen::Failed("the answer lacks 'A: b'".into()));
-        assert_eq!(read_answer(b"HTTP/1.0 302 Found\r\n\r\n", None), Seen::Well);
-        let bad = read_answer(b"HTTP/1.0 503 Busy\r\n\r\n", None);
-        assert_eq!(bad, Seen::Failed("the answer is status 503".into()));
-        assert_eq!(read_answer(b"SSH-2.0", None), Seen::Failed("the answer is no HTTP".into()));
-    }
-
-    #[tokio::test]
-    async fn a_service_answers_or_does_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let serving = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
-            while !asked.ends_with(b"\r\n\r\n") {
-                asked.push(stream.read_u8().await.unwrap());
-            }
-            assert!(asked.starts_with(b"GET /h HTTP/1.0\r\n"));
-            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.unwrap();
-        });
-        assert_eq!(read_answer(&get(at, "/h", false).await.unwrap(), Some("ok")), Seen::Well);
-        serving.await.unwrap();
-        assert!(matches!(connect(at).await, Err(Seen::Failed(why)) if why.contains("refused")));
-    }
-}
+mod tests;

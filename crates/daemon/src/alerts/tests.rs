@@ -34,6 +34,11 @@ pub struct Server {
 impl Server {
     pub async fn start(program: &str, words: &[&str]) -> Server {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/alerts/tests").join(program);
+        Self::run(&path, words).await
+    }
+
+    /// A program that tells its port first.
+    pub async fn run(path: &Path, words: &[&str]) -> Server {
         // Debian's own, which has the packages that scripts/setup installs.
         let mut command = Command::new("/usr/bin/python3");
         command.arg(path).args(words).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);

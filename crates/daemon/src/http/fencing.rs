@@ -241,7 +241,8 @@ pub async fn fence(
 ) -> Answer<(StatusCode, Json<Fence>)> {
     let host: HostName = named(&name, "host")?;
     let asked = format!("fence the host '{host}'");
-    let why = request.why.clone().unwrap_or_else(|| "no reason was given".to_owned());
+    let said = request.why.clone().filter(|why| !why.trim().is_empty());
+    let why = said.unwrap_or_else(|| plan::fence::unsaid(&backend.state().view(), &host));
     if why.len() > VALUE_LENGTH_MAX || why.contains(char::is_control) {
         return Err(Refused::invalid(
             &asked,

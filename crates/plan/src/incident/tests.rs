@@ -1,6 +1,7 @@
 use model::{
     AlertState, AlertTarget, AlertWay, Epoch, Event, EventId, EventKind, ExitReason, GuestName, GuestState,
-    InSync, JobId, JobKind, JobReport, JobSpec, JobState, MoveOptions, Pool, Replica, Severity,
+    HealthReport, HealthRestart, HealthRestartKind, HealthSpec, HealthState, InSync, JobId, JobKind,
+    JobReport, JobSpec, JobState, MoveOptions, Pool, Replica, Severity,
 };
 use uuid::Uuid;
 
@@ -183,6 +184,60 @@ fn a_crash_opens_a_story_though_the_guest_runs_again() {
     world.is_quiet(52_000);
     crash(&mut world, 60_000);
     assert_eq!(world.look(61_000), ["2 warning: web1 broke down"], "and this is another one");
+}
+
+#[test]
+fn a_guest_that_is_not_well_is_a_story_also_when_a_restart_has_helped_at_once() {
+    let mut world = World::new();
+    let judged = |world: &mut World, state: HealthState, since: i64, restarted: Option<i64>| {
+        let mut health = HealthReport::new(HealthSpec::default(), 1, at(since));
+        (health.state, health.message) = (state, Some("it panicked".into()));
+        health.restarts.extend(restarted.map(|ms| HealthRestart {
+            at: at(ms),
+            host: host("host1"),
+            how: HealthRestartKind::InPlace,
+            why: "it panicked".into(),
+        }));
+        world.view.guest_reports.get_mut(&web1()).unwrap().health = Some(health);
+    };
+    judged(&mut world, HealthState::Healthy, 0, None);
+    world.is_quiet(500);
+    // It is well again before anybody looks.
+    judged(&mut world, HealthState::Healthy, 1_200, Some(1_000));
+    assert_eq!(world.look(1_500), ["1 warning: web1 is not well"]);
+    assert_eq!((world.only().began_at, world.only().peak), (at(1_000), Weight::Critical));
+    world.is_quiet(20_000);
+    assert_eq!(world.look(32_000), ["1 ended: web1 was not well"]);
+    assert_eq!(world.story(), "was not well for 0.5 s");
+    world.is_quiet(60_000);
+
+    // The next time restarts do not help: it is one story until somebody has mended it.
+    judged(&mut world, HealthState::Restarting, 100_000, Some(100_000));
+    assert_eq!(world.look(100_100), ["2 critical: web1 is not well"]);
+    let story = |world: &World| {
+        let incident = &world.view.incidents[&IncidentId(2)];
+        (incident.open_because.clone(), incident.meaning(&incident.guests[&web1()]))
+    };
+    assert_eq!(story(&world).0, ["web1 is being restarted: it panicked"]);
+    judged(&mut world, HealthState::Unhealthy, 130_000, Some(100_000));
+    assert_eq!(world.look(130_100), ["2 critical: web1 is not well"]);
+    let left = vec!["web1 is not well: it panicked".to_owned()];
+    assert_eq!(story(&world), (left, "runs, and is not well".to_owned()));
+    world.is_quiet(900_000);
+    judged(&mut world, HealthState::Healthy, 1_000_000, None);
+    assert_eq!(world.look(1_000_100), ["2 warning: web1 is not well"]);
+    assert_eq!(world.look(1_030_100), ["2 ended: web1 was not well"]);
+}
+
+#[test]
+fn a_guest_that_is_not_well_after_the_loss_of_its_host_is_part_of_that_story() {
+    let mut world = World::new();
+    world.fail_over();
+    let mut health = HealthReport::new(HealthSpec::default(), 1, at(3_000));
+    (health.state, health.message) = (HealthState::Unhealthy, Some("nobody answers".into()));
+    world.view.guest_reports.get_mut(&web1()).unwrap().health = Some(health);
+    assert_eq!(world.look(3_500), ["1 critical: host1 is lost"]);
+    assert!(world.only().open_because.contains(&"web1 is not well: nobody answers".to_owned()));
 }
 
 #[test]

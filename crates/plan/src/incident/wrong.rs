@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    ClusterView, Duty, EventKind, ExitReason, GuestName, GuestPhase, GuestSpec, HostName, HostPhase,
-    IncidentKind, JobKind, JobState, PowerWish, Weight,
+    ClusterView, Duty, EventKind, ExitReason, GuestName, GuestPhase, GuestSpec, GuestState, HealthState,
+    HostName, HostPhase, IncidentKind, JobKind, JobState, PowerWish, Weight,
 };
 
 use super::FRESH;
@@ -122,6 +122,8 @@ pub(super) fn all(
     for spec in view.guests.values().filter(|spec| !spec.deleting) {
         wrong.extend(guest_down(view, spec, news));
         wrong.extend(crashed(view, spec, now));
+        wrong.extend(unwell_guest(view, spec));
+        wrong.extend(restarted(view, spec, now));
         wrong.extend(degraded(view, spec, news, now));
     }
     wrong.extend(failed_moves(view, now));
@@ -200,6 +202,36 @@ fn crashed(view: &ClusterView, spec: &GuestSpec, now: Timestamp) -> Option<Wrong
     let said = format!("the machine of {} died", spec.name);
     let wrong = Wrong::of_guest(IncidentKind::GuestDown, &spec.name, Weight::Critical, said);
     Some(Wrong { since: Some(exit.at), lasts: Lasts::Over, ..wrong })
+}
+
+/// One that runs and is not well, by the word of its owner.
+fn unwell_guest(view: &ClusterView, spec: &GuestSpec) -> Option<Wrong> {
+    let report = view.guest_reports.get(&spec.name).filter(|report| report.guest_id == spec.id)?;
+    let current = report.state == GuestState::Running && view.is_live(&report.host);
+    let health = report.health.as_ref().filter(|_| current && spec.power == PowerWish::Running)?;
+    let what = match health.state {
+        HealthState::Unhealthy => "is not well",
+        HealthState::Restarting => "is being restarted",
+        HealthState::Off | HealthState::Unknown | HealthState::Starting | HealthState::Healthy => {
+            return None;
+        }
+    };
+    let why = health.message.as_deref().unwrap_or("it does not say why");
+    let said = format!("{} {what}: {why}", spec.name);
+    let wrong = Wrong::of_guest(IncidentKind::GuestUnwell, &spec.name, Weight::Critical, said);
+    Some(Wrong { since: Some(health.since), ..wrong })
+}
+
+/// One that was restarted because it was not well, though it is well by now.
+fn restarted(view: &ClusterView, spec: &GuestSpec, now: Timestamp) -> Option<Wrong> {
+    let report = view.guest_reports.get(&spec.name).filter(|report| report.guest_id == spec.id)?;
+    let last = report.health.as_ref()?.restarts.last()?;
+    if now.duration_since(last.at) > FRESH {
+        return None;
+    }
+    let said = format!("{} was restarted: {}", spec.name, last.why);
+    let wrong = Wrong::of_guest(IncidentKind::GuestUnwell, &spec.name, Weight::Critical, said);
+    Some(Wrong { since: Some(last.at), lasts: Lasts::Over, ..wrong })
 }
 
 /// A new guest has one replica at first, too, and one that somebody moves, or has filled anew: what its owner has not

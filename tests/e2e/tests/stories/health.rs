@@ -123,6 +123,124 @@ fn a_guest_that_restarts_do_not_help_is_started_on_its_secondarys_host() {
     lab.wait_for_sync("web1").unwrap();
 }
 
+/// What the guest of the story below runs: a web server, and a port that it passes on to a server for HTTPS beside it.
+const SERVICES: &str = "#!/bin/sh\n\
+    mkdir /srv; echo all is well >/srv/ok; httpd -p 80 -h /srv\n\
+    while [ ! -e /closed ]; do nc -l -p 443 -e nc 10.90.0.201 4443; done\n";
+
+/// OpenSSL's own server for HTTPS on a host, at its address on the guests' network, with a certificate that it has
+/// signed itself. Ends with its lab.
+struct SecureServer(std::process::Child);
+
+impl SecureServer {
+    fn start(lab: &Lab, host: &str) -> SecureServer {
+        let (certificate, key) = (lab.folder().join("certificate"), lab.folder().join("key"));
+        let made = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=web1"])
+            .arg("-out")
+            .arg(&certificate)
+            .arg("-keyout")
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut server = lab.command().unwrap();
+        server.args(["lab", "exec", host, "--", "openssl", "s_server", "-quiet", "-www"]);
+        server.args(["-accept", "10.90.0.201:4443", "-cert"]).arg(&certificate).arg("-key").arg(&key);
+        SecureServer(server.stdout(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for SecureServer {
+    fn drop(&mut self) {
+        // The program behind it ends with the lab.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Looks at the guest in another way, and waits until it is so.
+fn watch(lab: &Lab, words: &[&str], state: &str) -> Value {
+    let set = ["guest", "set", "web1", "--health"];
+    lab.kennel(&[&set[..], words].concat()).unwrap();
+    let check = |health: &Value| health["spec"] == lab.guest("web1").unwrap()["spec"]["health"];
+    wait(&format!("the guest to be {state} by {}", words.join(" ")), LIMIT, || {
+        let health = health(lab);
+        Ok((health["state"] == state && check(&health)).then_some(health))
+    })
+    .unwrap()
+}
+
+#[test]
+#[ignore = "a minute and a half: make test-health"]
+fn each_kind_of_check_tells_a_good_service_from_a_bad_one() {
+    let lab = &Lab::up("e2e-checks", 1).unwrap();
+    let program = lab.folder().join("services.sh");
+    std::fs::write(&program, SERVICES).unwrap();
+    let program = program.display().to_string();
+    let words = ["guest", "create", "web1", "--image", "tiny", "--user-data", &program, "--pool", "local"];
+    let quick = ["--health-interval", "1", "--health-failures", "2", "--health-grace", "0"];
+    lab.kennel(&[&words[..], &quick, &["--on-unhealthy", "alarm"]].concat()).unwrap();
+    open_way(lab, "host1", "10.90.0.201/24");
+    lab.wait_for_phase("web1", "running").unwrap();
+    let run = |script: &str| lab.kennel(&["guest", "exec", "web1", "--", "sh", "-c", script]).unwrap();
+
+    watch(lab, &["http:80/ok", "--health-status", "200", "--health-text", "is well"], "healthy");
+    run("mv /srv/ok /srv/other");
+    let bad = wait_for_health(lab, "unhealthy");
+    assert!(bad["message"].as_str().unwrap().contains("the answer is status 404"), "{bad}");
+    // The other answer may be what is asked for.
+    watch(lab, &["http:80/ok", "--health-status", "404"], "healthy");
+    run("mv /srv/other /srv/ok");
+    let bad = wait_for_health(lab, "unhealthy");
+    assert!(bad["message"].as_str().unwrap().contains("the answer is status 200"), "{bad}");
+
+    // A certificate that nobody vouches for is good only if somebody says so; meanwhile nothing is held against the guest.
+    let _server = SecureServer::start(lab, "host1");
+    let unknown = watch(lab, &["https:443/"], "unknown");
+    let why = unknown["message"].as_str().unwrap();
+    assert!(why.contains("certificate") && why.contains("--health-any-certificate"), "{why}");
+    watch(lab, &["https:443/", "--health-any-certificate"], "healthy");
+    run("touch /closed; killall nc");
+    wait_for_health(lab, "unhealthy");
+
+    watch(lab, &["command:test -e /srv/ok"], "healthy");
+    run("rm /srv/ok");
+    let bad = wait_for_health(lab, "unhealthy");
+    assert!(bad["message"].as_str().unwrap().contains("it ended with status 1"), "{bad}");
+
+    watch(lab, &["agent"], "healthy");
+    in_guest(lab, "sleep 1; killall -STOP qemu-ga; sleep 15; killall -CONT qemu-ga");
+    wait_for_health(lab, "unhealthy");
+    wait_for_health(lab, "healthy");
+
+    in_guest(
+        lab,
+        "while [ ! -e /quiet ]; do dd if=/dev/zero of=/dev/vda bs=512 count=1 conv=fsync; usleep 200000; done",
+    );
+    watch(lab, &["disk"], "healthy");
+    run("touch /quiet");
+    let bad = wait_for_health(lab, "unhealthy");
+    assert!(bad["message"].as_str().unwrap().contains("it neither read nor wrote"), "{bad}");
+
+    // Nothing was restarted in all that time, and what happened is told as a story.
+    assert!(health(lab)["restarts"].as_array().unwrap().is_empty(), "{}", health(lab));
+    let incidents = lab.json(&["incident", "list"]).unwrap();
+    assert_eq!(incidents[0]["incident"]["kind"], "guest-unwell", "{incidents}");
+
+    // What could never succeed is refused.
+    for (words, why) in [
+        (&["http:80/#login"][..], "its health check's path is none"),
+        (&["http:80/ok", "--health-status", "100"], "no answer has the status 100"),
+        (&["http:80/ok", "--health-any-certificate"], "a service that is asked by http has no certificate"),
+        (&["https:443/", "--health-name", "10.90.0.1"], "'10.90.0.1' is no name of a server"),
+    ] {
+        let set = ["guest", "set", "web1", "--health"];
+        let refused = lab.refused(&[&set[..], words].concat()).unwrap();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
 #[test]
 fn a_guest_whose_service_hangs_is_restarted_and_then_left_alone() {
     let lab = &Lab::up("e2e-hangs", 1).unwrap();

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{GuestView, HostView, JobView, StoreMemberView, VolumeView};
+use api::{AlertView, GuestView, HostView, JobView, StoreMemberView, VolumeView};
 use host::usage::{Counters, Reading};
-use model::{ClusterView, GuestName, HostName, JobKind, VolumeId};
+use model::{ClusterView, GuestName, HostName, JobKind, VolumeId, Weight};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -314,6 +314,7 @@ impl Facts<'_> {
             vec![("phase", model::GuestPhase::derive(spec, assignment, report, self.view).to_string())]
         });
         families.gauge("cluster_guests", "Guests of the cluster", counted(phases));
+        self.incidents(families);
         families.gauge(
             "cluster_damaged_records",
             "Records that no build of Kennel could have written",
@@ -325,6 +326,28 @@ impl Facts<'_> {
             "cluster_has_leader",
             "1: some host runs the cluster-wide loops",
             one(f64::from(self.view.leader.is_some())),
+        );
+    }
+
+    /// Told also when there are none, so that an alarm ends.
+    fn incidents(&self, families: &mut Families) {
+        let open = |weight: Weight| {
+            let incidents = self.view.incidents.values();
+            incidents.filter(|incident| incident.is_open() && incident.weight == weight).count() as f64
+        };
+        families.gauge(
+            "cluster_incidents",
+            "Open incidents, by what they weigh now",
+            Weight::ALL.map(|weight| (vec![("weight", weight.to_string())], open(weight))),
+        );
+        let targets = AlertView::list(self.view);
+        let arrives = |target: &AlertView| {
+            (vec![("alert", target.name.to_string())], f64::from(target.problem.is_none()))
+        };
+        families.gauge(
+            "cluster_alert_arrives",
+            "1: what was sent last to this target of alerts has arrived, or nothing was sent yet",
+            targets.iter().map(arrives).collect::<Vec<_>>(),
         );
     }
 

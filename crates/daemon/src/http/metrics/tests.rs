@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use api::StoreMemberView;
 use host::usage::{Counters, Reading};
 use model::{
-    Assignment, BootId, Bytes, ClusterView, Epoch, GuestReport, GuestSpec, GuestState, Host, HostName,
-    HostReport, InSync, JobId, JobReport, JobSpec, JobState, Replica, Session, VolumeId,
+    AlertState, AlertTarget, Assignment, BootId, Bytes, ClusterView, Epoch, GuestReport, GuestSpec,
+    GuestState, Host, HostName, HostReport, InSync, Incident, JobId, JobReport, JobSpec, JobState, Replica,
+    Session, VolumeId,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -51,6 +52,11 @@ fn cluster(guests: usize) -> (ClusterView, Reading, BTreeMap<VolumeId, Duration>
     let (job, report) = job();
     view.jobs.insert(job.id, job);
     view.job_reports.insert(report.id, report);
+    let (open, ended) = (incident(2, None), incident(1, Some("2026-01-01T00:01:00Z")));
+    view.incidents.extend([open, ended].map(|incident| (incident.id, incident)));
+    let (target, state) = alert();
+    view.alert_states.insert(state.name.clone(), state);
+    view.alerts.insert(target.name.clone(), target);
     let total = Counters { cpu_s: 99.25, memory: 3 << 30, disk: 1 << 20, network: 7 };
     (view, Reading::of_counters(total, counters), held)
 }
@@ -91,6 +97,23 @@ fn guest(index: usize) -> (GuestSpec, Assignment, GuestReport, InSync) {
     (from(spec), from(assignment), from(report), in_sync)
 }
 
+fn incident(id: u64, ended_at: Option<&str>) -> Incident {
+    let at = "2026-01-01T00:00:00Z";
+    from(json!({ "id": id, "kind": "host-lost", "subject": "host/host2", "began_at": at, "opened_at": at,
+        "well_since": null, "ended_at": ended_at, "weight": "critical", "peak": "critical", "proven_at": null,
+        "open_because": [], "guests": {}, "more_guests": false, "entries": [], "more_entries": false }))
+}
+
+fn alert() -> (AlertTarget, AlertState) {
+    let (id, at) = (Uuid::from_u128(9), "2026-01-01T00:00:00Z");
+    let way = json!({ "webhook": { "url": "https://alerts.example" } });
+    let target = json!({ "name": "pager", "id": id, "way": way, "from": "warning", "ca": null, "has_secret": false,
+        "created_at": at });
+    let target: AlertTarget = from(target);
+    let state = AlertState { problem: Some("it hangs".into()), ..AlertState::new(&target) };
+    (target, state)
+}
+
 fn job() -> (JobSpec, JobReport) {
     let id = JobId(Uuid::from_u128(7));
     let job = json!({ "id": id, "kind": { "drain-host": { "host": name(2) } },
@@ -126,6 +149,9 @@ kennel_volume_resync_done_bytes{guest="g0",disk="0"} 1048576.0
 kennel_jobs{kind="drain-host",state="running"} 1.0
 kennel_cluster_hosts{phase="online"} 2.0
 kennel_cluster_guests{phase="running"} 2.0
+kennel_cluster_incidents{weight="critical"} 1.0
+kennel_cluster_incidents{weight="warning"} 0.0
+kennel_cluster_alert_arrives{alert="pager"} 0.0
 kennel_leader 1.0
 kennel_store_connected 1.0
 kennel_store_revision 4711.0

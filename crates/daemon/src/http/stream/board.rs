@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use api::{
-    ClusterStatus, EventQuery, GuestView, HostView, ImageView, IncidentView, JobView, NetworkView, PoolView,
-    Watched,
+    AlertView, ClusterStatus, EventQuery, GuestView, HostView, ImageView, IncidentView, JobView, NetworkView,
+    PoolView, Watched,
 };
 use model::{ClusterView, GuestName, GuestPhase, HostName, HostUsage, JobId, Seed, VolumeId};
 use serde::Serialize;
@@ -294,6 +294,8 @@ impl Keeper {
                 touched.lists.insert("networks");
             } else if kind == Kind::Incident {
                 touched.lists.insert("incidents");
+            } else if [Kind::Alert, Kind::AlertState].contains(&kind) {
+                touched.lists.insert("alerts");
             } else if kind == Kind::Image {
                 touched.lists.insert("images");
             } else if kind == Kind::Pool {
@@ -302,9 +304,7 @@ impl Keeper {
                 touched.lists.insert("users");
             } else if kind == Kind::Leader {
                 touched.lists.insert("hosts");
-            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret, Kind::Alert, Kind::AlertState]
-                .contains(&kind)
-            {
+            } else if ![Kind::Rule, Kind::Drop, Kind::Token, Kind::Secret].contains(&kind) {
                 return None;
             }
         }
@@ -340,6 +340,7 @@ impl Keeper {
                 "images" => list(ImageView::list(view)),
                 "pools" => list(PoolView::list(view)),
                 "users" => list(sign_in::users::views(view)),
+                "alerts" => list(AlertView::list(view)),
                 _ => list(HostView::list(view)),
             };
             found.lists.push((kind, items));
@@ -381,6 +382,7 @@ fn lists(view: &ClusterView) -> Found {
         ("events", list(events(view))),
         ("incidents", list(incidents(view))),
         ("users", list(sign_in::users::views(view))),
+        ("alerts", list(AlertView::list(view))),
     ];
     Found { lists, single: Vec::new() }
 }

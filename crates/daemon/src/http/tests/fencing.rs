@@ -135,6 +135,26 @@ async fn what_is_wrong_with_a_device_is_told_when_it_is_named() {
     assert!(problem.why.contains("it would take the power of host1"), "{problem}");
 }
 
+#[tokio::test]
+async fn whoever_gives_no_reason_gets_the_one_that_the_records_tell() {
+    let cluster = cluster().await;
+    let client = cluster.client_of(0);
+    let host = host_name(1);
+    client.add_fence_device(&host, &device(&cluster, 1)).await.unwrap();
+    let silent = FenceHost { why: Some("  ".into()), force: true };
+    let fence = client.fence_host(&host, &silent).await.unwrap();
+    assert_eq!(fence.why, "it was online, and no reason was given");
+    cluster.lose_host(1).await;
+    // The leader has given it up, or has done it.
+    cluster
+        .write(|txn| {
+            txn.delete(&keys::fence(&host));
+        })
+        .await;
+    let fence = client.fence_host(&host, &FenceHost::default()).await.unwrap();
+    assert_eq!(fence.why, "it is lost");
+}
+
 async fn fenced(client: &Client, force: bool) -> Result<model::Fence, api::ClientError> {
     client.fence_host(&host_name(1), &FenceHost { why: Some("it hangs".into()), force }).await
 }
