@@ -27,8 +27,8 @@ impl World {
         }
     }
 
-    /// A guest gets another owner although nobody asked for it.
-    pub fn check_calm(&mut self, guest: &str, lost: &HostName) {
+    /// A guest gets another owner although nobody asked for it, or the power of its host is taken.
+    pub fn check_calm(&mut self, whose: &str, lost: &HostName, what_is_done: &str) {
         let jumps = |blow: &Blow| matches!(blow, Blow::ClockForward { .. } | Blow::ClockBack { .. });
         let vanished = &self.books.vanished;
         let Some(last) = vanished.get(lost).copied() else { return };
@@ -41,7 +41,7 @@ impl World {
         if storm && self.now < held_until && !self.schedule.items.iter().any(|item| jumps(&item.blow)) {
             let age = (self.now - first) / S;
             let what = format!(
-                "{guest} of {lost} is recovered {age} s after the first of {count} of {of} hosts vanished"
+                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished"
             );
             self.breaks(NO_STORM, what);
         }
