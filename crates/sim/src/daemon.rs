@@ -196,7 +196,7 @@ impl World {
                 continue;
             }
             let Some(assignment) = view.assignments.get(&spec.name) else { continue };
-            let mine = assignment.host == name || assignment.secondary.as_ref() == Some(&name);
+            let mine = assignment.host == name || spec.partner(assignment) == Some(&name);
             let runs = site.machines.contains_key(&guest);
             if mine || runs || spec.disks.iter().any(|disk| part(&disk.volume)) {
                 concerning.push(guest);

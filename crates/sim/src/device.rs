@@ -61,7 +61,7 @@ const TAKES_ALL_THE_SAME: u64 = 30;
 /// When somebody gives power back, and how often it is tried while a fence is under way.
 const GIVEN_BACK_AFTER: (Time, Time) = (8 * S, 50 * S);
 const GIVE_AGAIN_AFTER: Time = 5 * S;
-const GIVE_BACK_WITHIN: Time = 90 * S;
+const GIVE_BACK_WITHIN: Time = 40 * S;
 
 impl Device {
     fn new(level: u8, is_bmc: bool, delay_s: u32) -> Device {

@@ -306,7 +306,6 @@ impl World {
             if replied == Err(NoReply::Unknown) {
                 note!(self, "host{}: a try to fence host{} ends early", host + 1, at.target + 1);
             }
-            self.leader_hears(host);
         }
     }
 
