@@ -191,9 +191,10 @@ impl World {
             Mutant::NoRules => shown.rules.clear(),
             Mutant::StartWithoutProof => {
                 for host in view.hosts.keys().filter(|host| !view.is_live(host)) {
+                    let Some(report) = view.host_reports.get(host) else { continue };
                     let word = ConfirmedDead {
                         host: host.clone(),
-                        boot_id: crate::names::boot_id(0, 0),
+                        boot_id: report.boot_id,
                         by: "nobody".into(),
                         at: Timestamp::UNIX_EPOCH,
                     };

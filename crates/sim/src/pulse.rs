@@ -120,7 +120,8 @@ impl World {
             let session = self.store.now.view.sessions.get(&host_name(ix));
             // A daemon that has just begun knows nothing before it has a session.
             let live = session.is_some_and(|session| session.boot_id == self.boot_of(ix))
-                && self.session_is_live(ix);
+                && self.session_is_live(ix)
+                && site.daemon.as_ref().is_some_and(|daemon| daemon.standing.lease.is_some());
             if !site.up || site.daemon.is_none() || !quiet || !moves || !live {
                 return Some(format!("host{} is not well", ix + 1));
             }

@@ -45,7 +45,14 @@ impl World {
         {
             let age = (self.now - first) / S;
             let what = format!(
-                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished"
+                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished; {}",
+                self.store
+                    .now
+                    .view
+                    .losses
+                    .as_ref()
+                    .map(|l| format!("{l:?}; {}", self.wall(0)))
+                    .unwrap_or_default()
             );
             self.breaks(NO_STORM, what);
         }
