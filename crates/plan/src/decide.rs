@@ -64,7 +64,7 @@ pub struct Decision {
 pub fn decide(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Decision {
     let mut decision = Decision::default();
     let known = view.losses.clone().unwrap_or_default();
-    let losses = if now < recover_from { known.clone() } else { storm::look(view, now) };
+    let losses = if now < recover_from { storm::still_lost(view, &known) } else { storm::look(view, now) };
     let pace = storm::pace(view, &losses);
     decision.losses = (losses != known).then_some(losses);
     let lost = lost_guests(view);
@@ -200,8 +200,8 @@ fn recover(
     leavers_first(view, &mut decision.changes);
 }
 
-/// The inventory counts a guest that is being moved where it goes. It still runs where it is, so the room that it
-/// takes there is taken off; and where it goes may be lost.
+/// The inventory counts a guest that is being moved where it goes. Here it counts where it is, for the rules that it
+/// is under hold there until it has gone, and the room that it will take is taken off.
 fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
     let mut snapshot = inventory.snapshot.clone();
     for (name, assignment) in &view.assignments {
@@ -211,13 +211,12 @@ fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
         };
         let need = &mut snapshot.guests[guest.at()];
         let Some(counted) = need.place.filter(|counted| counted.host != host) else { continue };
-        if snapshot.hosts[counted.host.at()].duty.is_lost() {
-            let secondary = assignment.secondary.clone();
-            need.place = inventory.place_ix(&GuestPlace { host: assignment.host.clone(), secondary });
-        } else if need.runs {
-            let room = &mut snapshot.hosts[host.at()];
-            room.memory = room.memory.saturating_sub(need.memory);
-            room.vcpus_max -= f64::from(need.vcpus);
+        let secondary = assignment.secondary.clone();
+        need.place = inventory.place_ix(&GuestPlace { host: assignment.host.clone(), secondary });
+        let there = &mut snapshot.hosts[counted.host.at()];
+        if need.runs && view.is_live(&assignment.host) && !there.duty.is_lost() {
+            there.memory = there.memory.saturating_sub(need.memory);
+            there.vcpus_max -= f64::from(need.vcpus);
         }
     }
     snapshot

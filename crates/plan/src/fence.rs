@@ -60,7 +60,9 @@ impl FenceProof {
         if view.is_live(host) {
             return None;
         }
-        if let Some(word) = view.confirmed_dead.get(host) {
+        // A word may be written down late, when the host has been heard again meanwhile.
+        if let Some(word) = view.confirmed_dead.get(host).filter(|w| last_boot(view, host) == Some(w.boot_id))
+        {
             return Some(FenceProof::Confirmed { by: word.by.clone(), at: word.at });
         }
         // A host of an older build does not remove the record; but it tells of a boot of its own.
@@ -516,6 +518,18 @@ mod tests {
         put(&mut view, off(Fence { boot_id: fixture::boot("host1", 0), ..fence(false) }));
         assert_eq!(FenceProof::find(&view, &view.assignments[&"a".parse().unwrap()]), None);
         check(&view, &[ASK]);
+    }
+
+    #[test]
+    fn a_word_about_another_boot_proves_nothing() {
+        let mut view = lost();
+        for (boot, proves) in [(0, false), (1, true)] {
+            let (host, boot_id) = (fixture::host("host1"), fixture::boot("host1", boot));
+            let word = model::ConfirmedDead { host: host.clone(), boot_id, by: "admin".into(), at: NOW };
+            view.confirmed_dead.insert(host, word);
+            let found = FenceProof::find(&view, &view.assignments[&"a".parse().unwrap()]);
+            assert_eq!(found.is_some(), proves, "boot {boot}");
+        }
     }
 
     #[test]

@@ -85,6 +85,12 @@ pub fn look(view: &ClusterView, now: Timestamp) -> Losses {
     Losses { since, storm }
 }
 
+/// What was written down, without the hosts that are heard again: one that vanishes once more vanishes then.
+pub fn still_lost(view: &ClusterView, known: &Losses) -> Losses {
+    let since = known.since.iter().filter(|(host, _)| !view.is_live(host));
+    Losses { since: since.map(|(host, at)| (host.clone(), *at)).collect(), storm: known.storm.clone() }
+}
+
 /// A storm that has begun, as it is now, with what has vanished since; `None`: it is over.
 fn lasting(
     storm: Storm,

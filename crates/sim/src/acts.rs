@@ -5,16 +5,15 @@
 use std::net::SocketAddr;
 
 use model::{
-    Assignment, Epoch, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, Incoming, JobId, Replica,
-    VolumeId,
+    Assignment, Epoch, Exit, ExitReason, FillHow, GuestReport, GuestState, InSync, JobId, Replica, VolumeId,
 };
-use plan::converge::{Mirror, SendPhase, Situation, Stage, Step};
+use plan::converge::{Mirror, Situation, Stage, Step};
 use plan::limits::AUTHORITY;
 
 use crate::daemon::local;
 use crate::disk::File;
-use crate::keeper::{Doing, address_of, uid_at};
-use crate::machine::{Gone, Machine, MirrorTo, SendingTo};
+use crate::keeper::Doing;
+use crate::machine::{Gone, Machine, MirrorTo};
 use crate::mutant::Mutant;
 use crate::names::{guest_name, host_ix, host_name};
 use crate::request::{Asked, NoReply, Replied, Reply, Who};
@@ -65,12 +64,15 @@ pub enum Act {
     SettleHandover,
     CancelSend(Option<(JobId, String)>),
     CheckHandOver,
+    /// Of disks that hosts share: no write of the machine reaches them any more, until they are given back.
+    Withhold,
+    ReturnDisks,
     Swap(Box<Assignment>),
     Void,
 }
 
 /// What became of an act.
-enum Went {
+pub(crate) enum Went {
     /// The next one follows after so long.
     On(Time),
     /// It waits for the store.
@@ -80,21 +82,21 @@ enum Went {
     Fails(Failure),
 }
 
-struct Failure {
+pub(crate) struct Failure {
     why: String,
     pause: Time,
     counts: bool,
 }
 
-fn soon(why: impl Into<String>) -> Went {
+pub(crate) fn soon(why: impl Into<String>) -> Went {
     Went::Fails(Failure { why: why.into(), pause: AFTER_FAILURE, counts: false })
 }
 
-fn host_error(why: impl Into<String>) -> Went {
+pub(crate) fn host_error(why: impl Into<String>) -> Went {
     Went::Fails(Failure { why: why.into(), pause: 0, counts: true })
 }
 
-fn conflict() -> Went {
+pub(crate) fn conflict() -> Went {
     Went::Fails(Failure {
         why: "the guest's records changed meanwhile".into(),
         pause: AFTER_CONFLICT,
@@ -108,7 +110,17 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
     let disks = || s.spec.disks.iter().map(|disk| disk.volume);
     let all: Vec<VolumeId> = disks().collect();
     let epoch = s.assignment.epoch;
+    let shared = s.spec.is_shared();
     match step {
+        Step::TakeOver { .. } if shared => vec![Act::Record(vec![own])],
+        Step::CancelSend { gave_up } if shared => {
+            vec![Act::SettleHandover, Act::ReturnDisks, Act::CancelSend(gave_up.clone())]
+        }
+        Step::HandOver { next } if shared => {
+            vec![Act::CheckHandOver, Act::Withhold, Act::Swap(Box::new(next.clone())), Act::Void]
+        }
+        Step::Deliver if shared => vec![Act::Void],
+        Step::Arrive { .. } if shared => vec![Act::ArriveResume],
         Step::MakeVolumes { volumes } => {
             let made = volumes.iter().flat_map(|v| [Act::Withdraw(*v), Act::Make(*v)]);
             made.chain([Act::Record(vec![own])]).collect()
@@ -228,7 +240,13 @@ impl World {
     }
 
     /// The in-sync sets of all volumes, if this host owns the guest exactly as it did when the step was chosen.
-    fn record_of(&mut self, host: usize, guest: usize, s: &Situation, members: Vec<Replica>) -> Option<Txn> {
+    pub(crate) fn record_of(
+        &mut self,
+        host: usize,
+        guest: usize,
+        s: &Situation,
+        members: Vec<Replica>,
+    ) -> Option<Txn> {
         let cache = &self.daemon(host).cache;
         if cache.view.assignments.get(&s.assignment.guest) != Some(&s.assignment) {
             return None;
@@ -260,9 +278,14 @@ impl World {
                 Went::On(self.rng.between(MS, 40 * MS))
             }
             Act::Flush(volume) => self.flush(host, *volume),
+            Act::Make(volume) if self.is_shared(guest) => {
+                self.make_shared(*volume);
+                Went::On(self.rng.between(5 * MS, 300 * MS))
+            }
             Act::Make(volume) => self.make(host, *volume),
             Act::Delete(volume) => {
                 self.sites[host].files.remove(volume);
+                self.shared.remove(volume);
                 Went::On(self.rng.between(MS, 20 * MS))
             }
             Act::Serve(volume, epoch) => self.serve(host, *volume, *epoch),
@@ -273,6 +296,7 @@ impl World {
             },
             Act::Doubt(replica) => {
                 self.keeper(host, guest).maybe_admitted = Some(replica.clone());
+                self.bind(host, guest, true);
                 Went::On(0)
             }
             Act::SayStarting => self.say_starting(host, guest, s),
@@ -300,8 +324,8 @@ impl World {
                 self.detach(host, guest, volumes);
                 Went::On(self.rng.between(5 * MS, 80 * MS))
             }
-            Act::Resume => self.resume(host, guest, s.assignment.epoch, false),
-            Act::ArriveResume => self.resume(host, guest, s.assignment.epoch, true),
+            Act::Resume => self.resume(host, guest, s, false),
+            Act::ArriveResume => self.resume(host, guest, s, true),
             Act::Ask => self.ask_to_stop(host, guest),
             Act::Kill(why) => self.kill(host, guest, *why),
             Act::Receive(generation) => self.receive(host, guest, *generation, s),
@@ -310,12 +334,14 @@ impl World {
             Act::SettleHandover => self.settle_handover(host, guest, s),
             Act::CancelSend(gave_up) => self.cancel_send(host, guest, gave_up.clone()),
             Act::CheckHandOver => self.check_hand_over(host, guest),
+            Act::Withhold => self.withhold(host, guest),
+            Act::ReturnDisks => self.return_disks(host, guest),
             Act::Swap(next) => self.swap(host, guest, next, s),
             Act::Void => self.void(host, guest),
         }
     }
 
-    fn sends(&mut self, host: usize, guest: usize, txn: Txn) -> Went {
+    pub(crate) fn sends(&mut self, host: usize, guest: usize, txn: Txn) -> Went {
         self.request(host, Who::Keeper(guest), Asked::Commit(txn));
         Went::Waits
     }
@@ -490,8 +516,7 @@ impl World {
         if self.sites[host].machines.contains_key(&guest) {
             return host_error("a machine of it runs already");
         }
-        let site = &self.sites[host];
-        let ready = |volume| site.files.contains_key(&volume) && !site.served.contains_key(&volume);
+        let ready = |volume| self.has_file(host, volume) && !self.sites[host].served.contains_key(&volume);
         let keeper_s = s.spec.disks.iter().all(|disk| ready(disk.volume) || self.has(Mutant::NoWithdraw));
         if !keeper_s {
             let keeper = self.keeper(host, guest);
@@ -500,11 +525,24 @@ impl World {
         }
         let keeper = self.keeper(host, guest);
         (keeper.ending, keeper.shutdown_asked_at, keeper.shutdown_taken_back_at) = (None, None, None);
-        self.new_machine(host, guest, s.assignment.epoch, generation, Stage::Prelaunch);
+        let uid = self.new_machine(host, guest, s.assignment.epoch, generation, Stage::Prelaunch);
+        if !self.open_shared(host, guest, uid) {
+            self.sites[host].machines.remove(&guest);
+            let keeper = self.keeper(host, guest);
+            (keeper.running, keeper.exit) = (None, keeper.exit_before.take());
+            return host_error("another machine has its disks open");
+        }
         Went::On(self.rng.between(20 * MS, 400 * MS))
     }
 
-    fn new_machine(&mut self, host: usize, guest: usize, epoch: Epoch, generation: u64, stage: Stage) -> u64 {
+    pub(crate) fn new_machine(
+        &mut self,
+        host: usize,
+        guest: usize,
+        epoch: Epoch,
+        generation: u64,
+        stage: Stage,
+    ) -> u64 {
         let uid = self.number();
         self.sites[host].machines.insert(guest, Machine::new(uid, guest, epoch, generation, stage));
         self.books.new_machine(uid, generation, stage);
@@ -613,19 +651,26 @@ impl World {
         self.flight_progress(host, guest, uid);
     }
 
-    fn resume(&mut self, host: usize, guest: usize, epoch: Epoch, arrives: bool) -> Went {
+    fn resume(&mut self, host: usize, guest: usize, s: &Situation, arrives: bool) -> Went {
         if !self.session_is_live(host) {
             return soon("the host's session ended meanwhile");
         }
+        let Some(uid) = self.sites[host].machines.get(&guest).map(|machine| machine.uid) else {
+            return soon("the machine is gone");
+        };
+        if arrives && !self.open_shared(host, guest, uid) {
+            return host_error("another machine has its disks open");
+        }
+        let mirrored = s.in_sync.values().any(|set| set.members.len() > 1);
+        self.bind(host, guest, mirrored || s.spec.is_shared());
         let Some(machine) = self.sites[host].machines.get_mut(&guest) else {
             return soon("the machine is gone");
         };
         machine.stage = Stage::Running;
-        let uid = machine.uid;
         self.books.running(uid);
         let keeper = self.keeper(host, guest);
         if arrives {
-            keeper.launched_at = Some(epoch);
+            keeper.launched_at = Some(s.assignment.epoch);
         } else {
             keeper.exit_before = None;
         }
@@ -655,124 +700,5 @@ impl World {
         self.end_machine(host, guest, Gone::ByKeeper(why));
         self.notice_end(host, guest);
         Went::On(self.rng.between(MS, 100 * MS))
-    }
-
-    fn receive(&mut self, host: usize, guest: usize, generation: u64, s: &Situation) -> Went {
-        if !self.sites[host].machines.contains_key(&guest) {
-            if s.spec.disks.iter().any(|disk| !self.sites[host].files.contains_key(&disk.volume)) {
-                return host_error("its disks cannot be opened");
-            }
-            self.new_machine(host, guest, s.assignment.epoch.next(), generation, Stage::Incoming);
-        }
-        Went::On(self.rng.between(20 * MS, 300 * MS))
-    }
-
-    fn tell_where(&mut self, host: usize, guest: usize, s: &Situation) -> Went {
-        let Some(machine) = self.sites[host].machines.get(&guest) else { return soon("the machine is gone") };
-        let address = address_of(host, machine.uid);
-        let epoch = s.assignment.epoch.next();
-        let incoming = Incoming { guest: s.spec.name.clone(), guest_id: s.spec.id, epoch, address };
-        self.daemon(host).incoming.insert(guest, incoming);
-        self.tell_of_host(host);
-        Went::On(MS)
-    }
-
-    fn begin_to_send(&mut self, host: usize, guest: usize, to: SocketAddr, s: &Situation) -> Went {
-        let Some(target) = s.peer.as_ref().map(|peer| host_ix(&peer.host)) else { return Went::On(MS) };
-        let live = &mut self.keeper(host, guest).live;
-        live.sends += 1;
-        live.sent_to = Some(to);
-        live.sending = true;
-        let rounds = self.rng.between(1, 8) as u32;
-        let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return Went::On(MS) };
-        let uid = machine.uid;
-        machine.sending = Some(SendingTo { host: target, to: uid_at(to), phase: SendPhase::Memory, rounds });
-        self.after(50 * MS, Event::Send { host, uid });
-        Went::On(MS)
-    }
-
-    fn settle_handover(&mut self, host: usize, guest: usize, s: &Situation) -> Went {
-        if !self.keeper(host, guest).live.maybe_handed_over {
-            return Went::On(0);
-        }
-        let members = s.in_sync.values().next().map(|set| set.members.iter().cloned().collect());
-        match self.record_of(host, guest, s, members.unwrap_or_default()) {
-            Some(txn) => self.sends(host, guest, txn),
-            None => conflict(),
-        }
-    }
-
-    fn cancel_send(&mut self, host: usize, guest: usize, gave_up: Option<(JobId, String)>) -> Went {
-        let live = &mut self.keeper(host, guest).live;
-        if gave_up.is_some() {
-            live.gave_up = gave_up;
-        }
-        live.sending = false;
-        let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return Went::On(MS) };
-        let uid = machine.uid;
-        if let Some(sending) = machine.sending.take() {
-            self.incoming_breaks(&sending, guest);
-        }
-        self.after(MS, Event::Write { host, uid });
-        Went::On(self.rng.between(MS, 100 * MS))
-    }
-
-    fn check_hand_over(&mut self, host: usize, guest: usize) -> Went {
-        if self.keeper(host, guest).live.maybe_handed_over {
-            return Went::On(0);
-        }
-        let machine = self.sites[host].machines.get(&guest);
-        let good = machine.is_some_and(|machine| {
-            let still = machine.sending.as_ref().is_some_and(|s| s.phase == SendPhase::AtSwitchover);
-            still && machine.flight.is_none() && machine.mirrors.values().all(|m| m.state == Mirror::Ready)
-        });
-        if good {
-            return Went::On(self.rng.between(MS, 5 * MS));
-        }
-        if let Doing::Acting(acting) = &mut self.keeper(host, guest).doing {
-            acting.acts = [Act::SettleHandover, Act::CancelSend(None)].into();
-        }
-        Went::On(0)
-    }
-
-    /// The change of owner, while the guest stands still.
-    fn swap(&mut self, host: usize, guest: usize, next: &Assignment, s: &Situation) -> Went {
-        self.keeper(host, guest).live.maybe_handed_over = true;
-        let cache = &self.daemon(host).cache;
-        let same = s.in_sync.iter().all(|(volume, set)| cache.view.in_sync.get(volume) == Some(set));
-        if !same || cache.view.assignments.get(&s.assignment.guest) != Some(&s.assignment) {
-            return conflict();
-        }
-        let mut draft = cache.draft();
-        for session in [Key::Session(host), Key::Session(host_ix(&next.host))] {
-            draft.unchanged(session).exists(session);
-        }
-        draft.put(Record::Assignment(next.clone()));
-        for disk in &s.spec.disks {
-            draft.unchanged(Key::InSync(disk.volume));
-        }
-        let txn = draft.build();
-        self.sends(host, guest, txn)
-    }
-
-    /// Takes the disks away from the guest for good, and lets QEMU send the rest.
-    fn void(&mut self, host: usize, guest: usize) -> Went {
-        let keeps_disks = self.has(Mutant::NoVoid);
-        self.keeper(host, guest).live.maybe_handed_over = false;
-        let Some(machine) = self.sites[host].machines.get_mut(&guest) else { return Went::On(MS) };
-        let Some(sending) = machine.sending.as_mut().filter(|s| s.phase == SendPhase::AtSwitchover) else {
-            self.end_machine(host, guest, Gone::ByKeeper(ExitReason::Moved));
-            self.notice_end(host, guest);
-            return host_error("its migration is not at that point");
-        };
-        sending.phase = SendPhase::Delivering;
-        machine.void = !keeps_disks;
-        machine.stage = Stage::Left;
-        machine.mirrors.clear();
-        let uid = machine.uid;
-        self.books.left(uid);
-        let delay = self.rng.between(5 * MS, 300 * MS);
-        self.after(delay, Event::Send { host, uid });
-        Went::On(MS)
     }
 }

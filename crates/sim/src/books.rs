@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::{
     Assignment, Bytes, Epoch, ExitReason, FillHow, GuestName, HostName, JobId, JobState, PowerWish, RuleKind,
-    VolumeId,
 };
 use plan::converge::Stage;
 
@@ -28,6 +27,8 @@ pub const COMES_BACK: &str = "everything comes back";
 pub const NO_STORM: &str = "no storm";
 /// The simulation's own: a circle at one moment would never end.
 pub const TIME_GOES_ON: &str = "time goes on";
+pub const FENCES_BY_RIGHT: &str = "fences by right";
+pub const WAITS_FOR_NO_FENCE: &str = "mirrored guests wait for no fence";
 pub const STORE_STOPS_NOBODY: &str = "the store's loss stops nobody";
 
 /// Starts of one guest within a minute that need no explanation, and how many more each blow explains.
@@ -88,6 +89,19 @@ pub struct Books {
     pub well_since: Option<Time>,
     /// Since when hosts that were there have had no session.
     pub vanished: BTreeMap<HostName, Time>,
+    /// Guests in shared storage that another host got, with a proof.
+    pub recoveries: u64,
+    /// Hosts whose power was taken by their devices, and how many of them had a session at that moment.
+    pub powers_taken: u64,
+    pub live_powers_taken: u64,
+    /// Hosts that their watchdogs reset.
+    pub resets: u64,
+    /// When a leader was told last, by a quorum, that a host's fence stands.
+    pub wanted: BTreeMap<(usize, usize), Time>,
+    /// When tries to take each host's power began.
+    pub fence_tries: BTreeMap<usize, VecDeque<Time>>,
+    /// Since when nothing has been wrong with the network, the store and the leader, and who leads.
+    pub calm: Option<(HostName, Time)>,
 }
 
 impl Books {
@@ -138,6 +152,7 @@ impl World {
         self.books.starts += 1;
         self.check_right(host, guest, epoch);
         self.check_twins(host, guest, epoch);
+        self.check_alone(host, guest);
         self.check_disks(host, guest);
         if !arrives {
             self.check_once(host, guest, epoch, generation);
@@ -178,18 +193,16 @@ impl World {
     }
 
     fn check_disks(&mut self, host: usize, guest: usize) {
-        let of_guest = |volume: &&VolumeId| crate::names::guest_of(**volume) == guest;
-        let volumes: Vec<VolumeId> = self.sites[host].files.keys().filter(of_guest).copied().collect();
-        for volume in volumes {
-            let Some(file) = self.sites[host].files.get_mut(&volume) else { continue };
+        for volume in self.volumes_of(host, guest) {
+            let Some(there) = self.file_mut(host, volume) else { continue };
+            let file = there.clone();
+            there.lost_power = false;
             let ledger = self.ledgers.entry(volume).or_default();
-            let read = ledger.read(file);
-            file.lost_power = false;
-            match read {
+            match ledger.read(&file) {
                 Ok(()) => {}
                 Err(_) if ledger.thin => {
                     self.books.excused += 1;
-                    *ledger = Ledger::of(file);
+                    *ledger = Ledger::of(&file);
                 }
                 Err(why) => {
                     let what = format!("{} on host{}: {why}", guest_name(guest), host + 1);
@@ -238,7 +251,9 @@ impl World {
             && matches!(self.books.current, Some(Blow::StoreDies { .. } | Blow::MemberDies { .. }));
         let owner = self.store.now.view.assignments.get(&guest_name(guest));
         let rightful = owner.is_some_and(|a| a.host == host_name(host) && a.epoch == machine.epoch);
-        let ended = gone == Gone::ByKeeper(ExitReason::Disowned);
+        // Nobody could confirm the owner of a guest in shared storage.
+        let rightful = rightful && !self.is_shared(guest);
+        let ended = matches!(gone, Gone::ByKeeper(ExitReason::Disowned) | Gone::ByWatchdog);
         if control && rightful && ended && machine.stage == Stage::Running {
             let what = format!("host{} ends {} because of the store's loss", host + 1, guest_name(guest));
             self.breaks(STORE_STOPS_NOBODY, what);
@@ -264,7 +279,9 @@ impl World {
                 | Key::InSync(_)
                 | Key::Drop(..)
                 | Key::Job(_)
-                | Key::Losses => {}
+                | Key::Losses
+                | Key::Fence(_)
+                | Key::ConfirmedDead(_) => {}
             }
         }
         before
@@ -337,7 +354,8 @@ impl World {
             None => {
                 if let Some(old) = old {
                     self.books.promotions += 1;
-                    self.check_calm(name.as_str(), &old.host);
+                    self.books.recoveries += u64::from(self.is_shared(guest));
+                    self.check_calm(name.as_str(), &old.host, "is recovered");
                 }
             }
         }
@@ -385,4 +403,4 @@ impl World {
 }
 
 /// What guests may have on one host: 8 GiB, less what a host keeps for itself.
-const ROOM: Bytes = Bytes(8 * Bytes::GIB - 512 * Bytes::MIB);
+pub const ROOM: Bytes = Bytes(8 * Bytes::GIB - 512 * Bytes::MIB);

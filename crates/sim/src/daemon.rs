@@ -91,11 +91,14 @@ pub struct Daemon {
 impl World {
     /// Starts a host's daemon anew.
     pub fn start_daemon(&mut self, host: usize) {
+        let shared = self.schedule.shared;
         let site = &mut self.sites[host];
         site.lives += 1;
         let life = site.lives;
         let served_at_start = site.served.keys().copied().collect();
-        site.daemon = Some(Daemon { life, served_at_start, ..Daemon::default() });
+        // What is left of the session's right is inherited from the watchdog's page.
+        let standing = Standing { renewed_at: site.page.renewed.filter(|_| shared), ..Standing::default() };
+        site.daemon = Some(Daemon { life, served_at_start, standing, ..Daemon::default() });
         let delay = self.rng.between(50 * MS, 800 * MS);
         self.after(delay, Event::Begin { host, life });
     }
@@ -161,6 +164,8 @@ impl World {
                 | Key::GuestReport(_)
                 | Key::Job(_)
                 | Key::Losses
+                | Key::Fence(_)
+                | Key::ConfirmedDead(_)
                 | Key::JobReport(_) => {}
             }
         }
@@ -191,7 +196,7 @@ impl World {
                 continue;
             }
             let Some(assignment) = view.assignments.get(&spec.name) else { continue };
-            let mine = assignment.host == name || assignment.secondary.as_ref() == Some(&name);
+            let mine = assignment.host == name || spec.partner(assignment) == Some(&name);
             let runs = site.machines.contains_key(&guest);
             if mine || runs || spec.disks.iter().any(|disk| part(&disk.volume)) {
                 concerning.push(guest);
@@ -215,6 +220,7 @@ impl World {
         for volume in orders {
             let guest = guest_of(volume);
             self.end_machine(host, guest, crate::machine::Gone::ByKeeper(model::ExitReason::Stopped));
+            self.shared.remove(&volume);
             let site = &mut self.sites[host];
             site.served.remove(&volume);
             site.files.remove(&volume);
@@ -258,7 +264,14 @@ impl World {
                 standing.asking = Asking::Record;
                 standing.fresh = Some(lease);
                 let record = Session { host: host_name(host), boot_id: boot, started_at: wall };
-                let txn = self.daemon(host).cache.draft().put_leased(Record::Session(record), lease).build();
+                let (fenced, forgets) = (self.schedule.shared, !self.has(Mutant::KeepTheWord));
+                let mut draft = self.daemon(host).cache.draft();
+                draft.put_leased(Record::Session(record), lease);
+                if fenced && forgets {
+                    // Whoever was called dead is heard again.
+                    draft.delete(Key::ConfirmedDead(host)).delete(Key::Fence(host));
+                }
+                let txn = draft.build();
                 self.request(host, Who::Session, Asked::Commit(txn));
                 return;
             }
@@ -266,6 +279,8 @@ impl World {
                 standing.lease = standing.fresh.take();
                 standing.renewed_at = Some(standing.sent_at);
                 standing.live_since = Some(standing.sent_at);
+                let renewed = standing.renewed_at;
+                self.sites[host].page.renewed = renewed;
                 let life = self.daemon(host).life;
                 note!(self, "host{} has a session", host + 1);
                 self.after(0, Event::Watch { host, life });
@@ -278,11 +293,14 @@ impl World {
                 }
                 standing.renewed_at = Some(standing.sent_at);
                 let due = standing.sent_at + local(RENEW_EVERY) - now;
+                let renewed = standing.renewed_at;
+                self.sites[host].page.renewed = renewed;
                 due.max(0) as Time
             }
             (Asking::Renewal, Ok(Reply::LeaseGone)) => {
                 let tick = standing.tick;
                 *standing = Standing { tick, ..Standing::default() };
+                self.sites[host].page.renewed = None;
                 note!(self, "host{}'s session is over", host + 1);
                 BEGIN_AGAIN_AFTER
             }
@@ -333,7 +351,7 @@ impl World {
             compatibility: Default::default(),
             pools: Default::default(),
             short_of_room: false,
-            hardware_watchdog: None,
+            hardware_watchdog: self.told_of_watchdog(host),
         };
         let daemon = self.daemon(host);
         if daemon.telling || daemon.cache.view.host_reports.get(&report.host) == Some(&report) {

@@ -68,6 +68,8 @@ blows! {
     Isolate("isolate", host, ms);
     /// What it sends takes so much longer.
     SlowLink("slow-link", from, to, delay, ms);
+    /// Each message that it sends takes up to so much longer, so that later ones overtake it.
+    Shuffle("shuffle", from, to, delay, ms);
     /// Its member of the store dies.
     MemberDies("member-dies", host, ms);
     /// No member of the store answers.
@@ -93,8 +95,24 @@ blows! {
     ClockBack("clock-back", host, by);
     /// Its clock runs at so many percent.
     ClockDrifts("clock-drifts", host, percent, ms);
+    /// One of its fence devices says yes, and leaves the power on.
+    DeviceLies("device-lies", host, which, ms);
+    /// One does not answer, and may take the power all the same.
+    DeviceHangs("device-hangs", host, which, ms);
+    /// One says no, and may take the power all the same.
+    DeviceFails("device-fails", host, which, ms);
+    /// One says yes, and takes the power much later.
+    DeviceIsLate("device-is-late", host, which, ms);
+    /// Nobody reaches one.
+    DeviceIsGone("device-is-gone", host, which, ms);
+    /// An operator asks for a host's power to be taken, whether it is heard or not.
+    FenceByHand("fence-by-hand", host);
     /// Operators.
     Create("create", mirrored, disks);
+    /// In storage that hosts share.
+    CreateShared("create-shared", disks);
+    /// An operator goes to a lost host, sees to it that it is off, and says so.
+    ConfirmDead("confirm-dead", host);
     Start("start", guest);
     Stop("stop", guest);
     Restart("restart", guest);
@@ -112,6 +130,8 @@ impl Blow {
     pub fn is_wish(&self) -> bool {
         match self {
             Blow::Create { .. }
+            | Blow::CreateShared { .. }
+            | Blow::ConfirmDead { .. }
             | Blow::Start { .. }
             | Blow::Stop { .. }
             | Blow::Restart { .. }
@@ -130,6 +150,13 @@ impl Blow {
             | Blow::Cut { .. }
             | Blow::Isolate { .. }
             | Blow::SlowLink { .. }
+            | Blow::Shuffle { .. }
+            | Blow::DeviceLies { .. }
+            | Blow::DeviceHangs { .. }
+            | Blow::DeviceFails { .. }
+            | Blow::DeviceIsLate { .. }
+            | Blow::DeviceIsGone { .. }
+            | Blow::FenceByHand { .. }
             | Blow::MemberDies { .. }
             | Blow::StoreDies { .. }
             | Blow::StoreStutters { .. }
@@ -143,6 +170,21 @@ impl Blow {
             | Blow::ClockForward { .. }
             | Blow::ClockBack { .. }
             | Blow::ClockDrifts { .. } => false,
+        }
+    }
+}
+
+impl Blow {
+    /// Which fence device of which host it strikes. That harms nobody by itself, so it counts as no failure.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others strike no device")]
+    pub fn on_device(&self) -> Option<(u64, u64)> {
+        match *self {
+            Blow::DeviceLies { host, which, .. }
+            | Blow::DeviceHangs { host, which, .. }
+            | Blow::DeviceFails { host, which, .. }
+            | Blow::DeviceIsLate { host, which, .. }
+            | Blow::DeviceIsGone { host, which, .. } => Some((host, which)),
+            _ => None,
         }
     }
 }
@@ -170,11 +212,20 @@ pub struct Schedule {
     pub manner: Manner,
     pub hosts: usize,
     pub guests: usize,
+    /// Some guests are in storage that hosts share, and hosts have fence devices and watchdogs.
+    pub shared: bool,
     pub items: Vec<Item>,
 }
 
 /// Blows of a run of its usual length.
 const BLOWS: u64 = 60;
+
+/// What is drawn for shared storage is drawn by a die of its own: runs without it are what they were before there was any.
+const SHARED: u64 = 0x5a5a_0000;
+
+/// How many runs of a hundred have shared storage, and how many blows of these are about it.
+const SHARED_RUNS: u64 = 50;
+const SHARED_BLOWS: u64 = 35;
 
 impl Schedule {
     /// Every fourth seed strikes one failure at a time.
@@ -195,7 +246,14 @@ impl Schedule {
             at += rng.between(1, 2 * pause) * MS;
             items.push(Item { at, blow: blow(&mut rng, hosts as u64, guests as u64) });
         }
-        Schedule { seed, manner, hosts, guests, items }
+        let mut rng = Rng::new(seed ^ SHARED);
+        let shared = rng.percent(SHARED_RUNS);
+        for item in items.iter_mut().filter(|_| shared) {
+            if rng.percent(SHARED_BLOWS) {
+                item.blow = blow_at_shared(&mut rng, hosts as u64);
+            }
+        }
+        Schedule { seed, manner, hosts, guests, shared, items }
     }
 }
 
@@ -261,13 +319,36 @@ fn fault(rng: &mut Rng, hosts: u64, guests: u64) -> Blow {
     }
 }
 
+/// What makes it hard to know whether an owner is dead.
+fn blow_at_shared(rng: &mut Rng, hosts: u64) -> Blow {
+    let (host, ms, which) = (rng.below(hosts), rng.between(3000, 60_000), rng.below(3));
+    let (from, to) = (host, (host + rng.between(1, hosts - 1)) % hosts);
+    match rng.below(24) {
+        0 | 1 => Blow::DeviceLies { host, which, ms },
+        2 => Blow::DeviceHangs { host, which, ms },
+        3 => Blow::DeviceFails { host, which, ms },
+        4 | 5 => Blow::DeviceIsLate { host, which, ms },
+        6 => Blow::DeviceIsGone { host, which, ms },
+        7..=11 => Blow::HostFreezes { host, ms },
+        12 | 13 => Blow::DaemonFreezes { host, ms },
+        14 => Blow::DaemonDies { host, ms: ms / 2 },
+        15 | 16 => Blow::Isolate { host, ms },
+        17 => Blow::PowerOff { host, ms },
+        18 | 19 => Blow::Shuffle { from, to, delay: rng.between(5, 400), ms },
+        20 => Blow::FenceByHand { host },
+        21 => Blow::CreateShared { disks: rng.between(1, 2) },
+        _ => Blow::ConfirmDead { host },
+    }
+}
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let manner = match self.manner {
             Manner::Single => "single",
             Manner::Many => "many",
         };
-        writeln!(f, "seed {} {manner} hosts {} guests {}", self.seed, self.hosts, self.guests)?;
+        let shared = if self.shared { " shared" } else { "" };
+        writeln!(f, "seed {} {manner} hosts {} guests {}{shared}", self.seed, self.hosts, self.guests)?;
         for item in &self.items {
             writeln!(f, "{} {}", item.at, item.blow)?;
         }
@@ -280,8 +361,13 @@ impl FromStr for Schedule {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         let head: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-        let ["seed", seed, manner, "hosts", hosts, "guests", guests] = head[..] else {
-            return Err("a schedule begins with 'seed N single|many hosts N guests N'".into());
+        let ["seed", seed, manner, "hosts", hosts, "guests", guests, ref rest @ ..] = head[..] else {
+            return Err("a schedule begins with 'seed N single|many hosts N guests N [shared]'".into());
+        };
+        let shared = match rest {
+            [] => false,
+            ["shared"] => true,
+            [other, ..] => return Err(format!("'{other}' in the first line says nothing")),
         };
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("'{text}' is no number"));
         let manner = match manner {
@@ -298,6 +384,7 @@ impl FromStr for Schedule {
             manner,
             hosts: number(hosts)? as usize,
             guests: number(guests)? as usize,
+            shared,
             items: lines.map(item).collect::<Result<_, _>>()?,
         })
     }

@@ -30,7 +30,7 @@ impl World {
             return;
         };
         let guest = machine.guest;
-        if fails_until > self.now {
+        if fails_until > self.now && !self.is_shared(guest) {
             return self.at(fails_until + MS, Event::Write { host, uid });
         }
         let volumes: Vec<VolumeId> = self.volumes_of(host, guest);
@@ -49,15 +49,9 @@ impl World {
         }
     }
 
-    /// The volumes of the guest whose files are here.
-    fn volumes_of(&self, host: usize, guest: usize) -> Vec<VolumeId> {
-        let of_guest = |volume: &&VolumeId| crate::names::guest_of(**volume) == guest;
-        self.sites[host].files.keys().filter(of_guest).copied().collect()
-    }
-
     pub fn local_done(&mut self, host: usize, uid: u64, write: u64) {
         let Some(machine) = self.machine(host, uid) else { return };
-        let (epoch, void, guest) = (machine.epoch, machine.void, machine.guest);
+        let (epoch, void, guest) = (machine.epoch, machine.void || machine.withheld, machine.guest);
         let Some(flight) = machine.flight.as_mut().filter(|flight| flight.id == write) else { return };
         if void {
             return;
@@ -67,7 +61,11 @@ impl World {
         if let Some(record) = machine.records.get_mut(&volume) {
             record.changed[block] = true;
         }
-        if let Some(file) = self.sites[host].files.get_mut(&volume) {
+        if let Some(shared) = self.shared.get_mut(&volume) {
+            shared.file.write(block, write);
+            shared.file.flush();
+            self.check_late_write(host, guest, epoch);
+        } else if let Some(file) = self.sites[host].files.get_mut(&volume) {
             file.write(block, write);
             let sealed = file.sealed;
             if sealed > epoch {
@@ -231,7 +229,7 @@ impl World {
         self.books.acknowledged += 1;
         if flight.flush {
             ledger.flush();
-            if let Some(file) = self.sites[host].files.get_mut(&flight.volume) {
+            if let Some(file) = self.file_mut(host, flight.volume) {
                 file.flush();
             }
         }
@@ -306,7 +304,7 @@ impl World {
     pub fn shut_down(&mut self, host: usize, uid: u64) {
         let Some(machine) = self.machine(host, uid) else { return };
         let guest = machine.guest;
-        if machine.hangs || machine.stage != Stage::Running || machine.void {
+        if machine.hangs || machine.stage != Stage::Running || machine.void || machine.withheld {
             return;
         }
         if machine.flight.is_some() || !machine.runs() {
@@ -315,7 +313,7 @@ impl World {
         let volumes: Vec<VolumeId> = self.volumes_of(host, guest);
         for volume in volumes {
             self.ledgers.entry(volume).or_default().flush();
-            if let Some(file) = self.sites[host].files.get_mut(&volume) {
+            if let Some(file) = self.file_mut(host, volume) {
                 file.flush();
             }
         }
@@ -325,6 +323,7 @@ impl World {
     /// A machine is gone, whoever ended it.
     pub fn end_machine(&mut self, host: usize, guest: usize, gone: Gone) {
         let Some(machine) = self.sites[host].machines.remove(&guest) else { return };
+        self.close_shared(machine.uid, gone == Gone::WithItsHost);
         if gone != Gone::WithItsHost {
             let all: Vec<VolumeId> = machine.mirrors.keys().copied().collect();
             self.leave_to_the_kernel(host, &machine, &all);
@@ -332,6 +331,7 @@ impl World {
         note!(self, "host{} {}@{}: its machine ends: {gone:?}", host + 1, guest_name(guest), machine.epoch);
         let ended = match gone {
             Gone::Itself(ended) => ended,
+            Gone::ByWatchdog => Ended::Overdue,
             Gone::ByKeeper(_) | Gone::WithItsHost => Ended::Died,
         };
         self.book_end(host, &machine, gone);

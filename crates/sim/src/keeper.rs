@@ -16,7 +16,7 @@ use plan::converge::{
 };
 use plan::limits::{
     AUTHORITY, CONFIRM_AFTER, CONFIRM_EVERY, HOLD_MAX, PROBE_EVERY, PROMISE, PROMISE_MARGIN, RETRY_FIRST,
-    RETRY_MAX,
+    RETRY_MAX, WATCHDOG_CONFIRMED,
 };
 
 use crate::acts::{Act, acts};
@@ -71,6 +71,8 @@ pub struct Live {
     pub mirror_back_failed: bool,
     pub mirror_back_since: Option<Mono>,
     pub maybe_handed_over: bool,
+    /// The disks were taken away from the machine, and are to be given back if it stays.
+    pub withheld: bool,
 }
 
 /// What a keeper is at.
@@ -106,6 +108,7 @@ pub struct Keeper {
     asked: BTreeMap<usize, AskedPeer>,
     confirmed_until: Option<Mono>,
     confirm_asked_at: Option<Mono>,
+    pub confirmed_for_watchdog: Option<Mono>,
     pub maybe_admitted: Option<Replica>,
     pub failures: u32,
     pub failed_at: Option<Mono>,
@@ -162,6 +165,10 @@ impl World {
     }
 
     pub fn start_keeper(&mut self, host: usize, guest: usize) {
+        // A machine whose disks are withheld is taken for one whose guest has gone.
+        if let Some(machine) = self.sites[host].machines.get_mut(&guest).filter(|machine| machine.withheld) {
+            machine.stage = Stage::Left;
+        }
         let machine = self.sites[host].machines.get(&guest);
         let running = machine
             .map(|m| (m.uid, m.stage == Stage::Left || m.stage == Stage::Running && m.sending.is_some()));
@@ -246,8 +253,8 @@ impl World {
         let in_sync: BTreeMap<VolumeId, InSync> =
             spec.disks.iter().filter_map(|disk| set_of(disk.volume)).collect();
         let mut members = in_sync.values().flat_map(|set| &set.members).map(|replica| &replica.host);
-        let former =
-            members.find(|h| **h != assignment.host && Some(*h) != assignment.secondary.as_ref()).cloned();
+        let other = |h: &&HostName| **h != assignment.host && Some(*h) != assignment.secondary.as_ref();
+        let former = members.find(other).filter(|_| !spec.is_shared()).cloned();
         Some(Records { spec, assignment, in_sync, former })
     }
 
@@ -284,7 +291,7 @@ impl World {
     fn calls_due(&mut self, host: usize, guest: usize, records: &Records) -> Vec<Call> {
         let Records { spec, assignment, in_sync, former } = records;
         let mut calls = Vec::new();
-        if assignment.host != host_name(host) {
+        if assignment.host != host_name(host) || spec.is_shared() {
             return calls;
         }
         let (now, life) = (self.mono(host), self.daemon(host).life);
@@ -336,8 +343,11 @@ impl World {
             (CallKind::Serves { .. }, answer) => self.note_asked(call, answer, now),
             (CallKind::Promise { .. }, Some(CallAnswer::Promised(true))) => {
                 keeper.confirmed_until = Some(call.sent_at + local(PROMISE) - local(PROMISE_MARGIN));
+                keeper.confirmed_for_watchdog = Some(call.sent_at + local(WATCHDOG_CONFIRMED));
             }
-            (CallKind::Promise { .. }, Some(_)) => keeper.confirmed_until = None,
+            (CallKind::Promise { .. }, Some(_)) => {
+                (keeper.confirmed_until, keeper.confirmed_for_watchdog) = (None, None);
+            }
             (CallKind::Promise { .. }, None) => {}
         }
         if done {
@@ -435,6 +445,8 @@ impl World {
         let at = |when: Mono| now + SignedDuration::from_micros(when - mono);
         let (me, boot) = (host_name(host), self.boot_of(host));
         let owns = assignment.host == me;
+        let counted_on_others = in_sync.values().any(|set| set.members.len() > 1);
+        self.tell_watchdog_again(host, guest, !owns || counted_on_others || spec.is_shared());
         let daemon = self.sites[host].daemon.as_ref().expect("it looks");
         let (view, keeper) = (&daemon.cache.view, &daemon.keepers[&guest]);
         if let Some(replica) = &keeper.maybe_admitted {
@@ -454,14 +466,14 @@ impl World {
                 files: asked.map(|asked| asked.files.clone()).unwrap_or_default(),
             }
         };
-        let (site, disks) = (&self.sites[host], || spec.disks.iter().map(|disk| disk.volume));
+        let disks = || spec.disks.iter().map(|disk| disk.volume);
         let (live, short, pool_trouble) = (&keeper.live, BTreeSet::new(), None);
-        let peer_of_mine = assignment.secondary.as_ref().filter(|_| owns).map(peer);
+        let peer_of_mine = spec.partner(&assignment).filter(|_| owns).map(peer);
         Situation {
             boot,
             ended_cleanly: self.ended_cleanly(host, guest, &assignment),
             machine: self.machine_facts(host, guest, peer_of_mine.as_ref()),
-            files: disks().filter(|volume| site.files.contains_key(volume)).collect(),
+            files: disks().filter(|volume| self.has_file(host, *volume)).collect(),
             served: self.served(host, disks()),
             dropped: disks().filter(|v| view.drops.contains_key(&(me.clone(), *v))).collect(),
             peer: peer_of_mine,
@@ -538,7 +550,7 @@ impl World {
             mirrors: mirrors.collect(),
             records: self.recorded(machine, peer),
             no_room: false,
-            withheld: false,
+            withheld: keeper.live.withheld && machine.stage == Stage::Running,
             sending: sending.map(|sending| Sending {
                 phase: sending.phase.clone(),
                 iteration: 1,
@@ -687,6 +699,7 @@ impl World {
             (Some(why), _) => why,
             (None, Ended::GuestShutdown) if asked => ExitReason::Stopped,
             (None, Ended::GuestShutdown) => ExitReason::GuestShutdown,
+            (None, Ended::Overdue) => ExitReason::Disowned,
             (None, Ended::Died) => ExitReason::Crashed,
         };
         if reason == ExitReason::Crashed {

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use model::{ClusterView, JobId, JobKind, JobSpec, Losses, ReplicaDrop};
+use model::{ClusterView, ConfirmedDead, JobId, JobKind, JobSpec, Losses, ReplicaDrop};
 use plan::decide::{Change, decide};
+use plan::fence::FenceProof;
 use plan::job::moves::Measured;
 use plan::job::{Effect, RestsOn, advance, holders, moves, void_drops};
 use plan::limits::SESSION_TTL;
 
 use crate::daemon::local;
+use crate::fencing::{Chore, Fencing};
 use crate::mutant::Mutant;
 use crate::names::{guest_ix, host_ix, host_name};
 use crate::request::{Asked, NoReply, Replied, Reply, Who};
@@ -31,6 +33,9 @@ enum Todo {
     /// Before everything else.
     Losses(Losses),
     Change(Box<Change>),
+    /// Everything about fences, looked at anew.
+    Fences,
+    Fence(Chore),
     Job(JobId),
     Trim,
 }
@@ -51,7 +56,17 @@ pub struct Leader {
     again: bool,
     tick: u64,
     moves_looked_at: Time,
-    pause: Time,
+    pub pause: Time,
+    /// Before then no host counts as lost.
+    recover_from: Option<Timestamp>,
+    pub fencing: Fencing,
+}
+
+impl Leader {
+    /// The next turn comes by then.
+    pub fn wake_within(&mut self, delay: Time) {
+        self.pause = self.pause.min(delay);
+    }
 }
 
 impl World {
@@ -103,6 +118,7 @@ impl World {
         daemon.leader.again = false;
         let Some(lease) = daemon.standing.lease.filter(|_| daemon.standing.is_live(now)) else {
             daemon.leader.since = None;
+            daemon.leader.fencing.stop();
             return self.leader_wakes(host, LOOK_EVERY);
         };
         let recorded = daemon.cache.revision_of(Key::Leader);
@@ -110,6 +126,7 @@ impl World {
             daemon.leader.since = None;
         }
         if daemon.leader.since.is_none() {
+            daemon.leader.fencing.stop();
             let led_by = daemon.cache.view.leader.clone();
             match led_by {
                 Some(other) if other != name => {
@@ -156,6 +173,8 @@ impl World {
         }
         let mut queue: VecDeque<Todo> = decision.losses.into_iter().map(Todo::Losses).collect();
         queue.extend(decision.changes.into_iter().map(|change| Todo::Change(Box::new(change))));
+        daemon.leader.recover_from = Some(recover_from);
+        queue.push_back(Todo::Fences);
         let open = open_jobs(&daemon.cache.view);
         queue.extend(open.map(|job| Todo::Job(job.id)));
         queue.push_back(Todo::Trim);
@@ -170,6 +189,18 @@ impl World {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other mutants do their wrong elsewhere")]
         match mutant {
             Mutant::NoRules => shown.rules.clear(),
+            Mutant::StartWithoutProof => {
+                for host in view.hosts.keys().filter(|host| !view.is_live(host)) {
+                    let Some(report) = view.host_reports.get(host) else { continue };
+                    let word = ConfirmedDead {
+                        host: host.clone(),
+                        boot_id: report.boot_id,
+                        by: "nobody".into(),
+                        at: Timestamp::UNIX_EPOCH,
+                    };
+                    shown.confirmed_dead.insert(host.clone(), word);
+                }
+            }
             Mutant::NoStormGuard => shown.losses = Some(calm(view)),
             Mutant::NoMemoryCount => {
                 shown.guests.values_mut().for_each(|spec| spec.memory = model::Bytes::mib(1));
@@ -203,6 +234,11 @@ impl World {
             let txn = match todo {
                 Todo::Losses(losses) => self.note_losses(host, losses),
                 Todo::Change(change) => self.compose(host, &change),
+                Todo::Fences => {
+                    self.look_at_fences(host);
+                    None
+                }
+                Todo::Fence(chore) => self.fence_chore(host, chore),
                 Todo::Job(id) => self.advance_job(host, id),
                 Todo::Trim => self.trim(host),
             };
@@ -211,6 +247,19 @@ impl World {
                 self.request(host, Who::Leader, Asked::Commit(txn));
                 return;
             }
+        }
+    }
+
+    fn look_at_fences(&mut self, host: usize) {
+        let now = self.wall(host);
+        let recover_from = self.leader(host).recover_from.unwrap_or(now);
+        let (chores, wake_at) = self.fence_chores(host, recover_from);
+        let leader = self.leader(host);
+        if let Some(wake_at) = wake_at {
+            leader.wake_within(wake_at.duration_since(now).as_micros().max(1000) as Time);
+        }
+        for chore in chores.into_iter().rev() {
+            leader.queue.push_front(Todo::Fence(chore));
         }
     }
 
@@ -240,6 +289,7 @@ impl World {
                 leader.queue.clear();
                 if why == NoReply::Unknown {
                     (leader.since, leader.doubtful) = (None, true);
+                    leader.fencing.stop();
                 }
                 self.leader_wakes(host, AFTER_FAILURE);
             }
@@ -250,6 +300,7 @@ impl World {
     fn compose(&mut self, host: usize, change: &Change) -> Option<crate::store::Txn> {
         let (any_boot, blindly) = (self.has(Mutant::PromoteAnyBoot), self.has(Mutant::PromoteBlindly));
         let same_epoch = self.has(Mutant::SameEpoch);
+        let (unproven, waits) = (self.has(Mutant::StartWithoutProof), self.has(Mutant::WaitForTheFence));
         let daemon = self.daemon(host);
         let (view, since) = (&daemon.cache.view, daemon.leader.since?);
         let mut draft = daemon.cache.draft();
@@ -279,10 +330,23 @@ impl World {
                             view.in_sync.get(volume).is_some_and(|set| set.contains(&to.host, boot))
                         })
                 };
-                view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
+                let fenced = waits && view.fences.values().any(|fence| !fence.is_over());
+                !fenced && view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
             }
-            // No guest of the simulation is in storage that hosts share.
-            Change::Recover { .. } => return None,
+            Change::Recover { from, to, proof } => {
+                let (session, old) = (Key::Session(host_ix(&to.host)), host_ix(&from.host));
+                draft.put(Record::Assignment(to.clone())).unchanged(session).exists(session);
+                draft.absent(Key::Session(old));
+                match proof {
+                    FenceProof::Confirmed { .. } => draft.unchanged(Key::ConfirmedDead(old)),
+                    FenceProof::PowerOff { .. } | FenceProof::Reset { .. } => {
+                        draft.unchanged(Key::Fence(old))
+                    }
+                    FenceProof::SaidStopped => draft.unchanged(Key::GuestReport(guest_ix(&from.guest))),
+                };
+                let proven = unproven || FenceProof::find(view, from).as_ref() == Some(proof);
+                view.assignments.get(&to.guest) == Some(from) && proven
+            }
         };
         let txn = draft.build();
         if sound {
@@ -370,7 +434,7 @@ impl World {
 }
 
 /// As if an operator had said, long ago, that whatever vanishes is lost for good.
-fn calm(view: &ClusterView) -> Losses {
+pub fn calm(view: &ClusterView) -> Losses {
     let losses = view.losses.clone().unwrap_or_default();
     let lost = view.hosts.keys().filter(|host| view.host_phase(host) == model::HostPhase::Lost);
     let since = lost.map(|host| (host.clone(), Timestamp::UNIX_EPOCH));
@@ -435,7 +499,10 @@ fn forget(view: &ClusterView, draft: &mut Draft<'_>, guest: &model::GuestName) {
     draft.delete(Key::Guest(ix));
     if let Some(assignment) = view.assignments.get(guest) {
         draft.delete(Key::Assignment(ix));
-        for host in holders(view, spec, assignment) {
+        // A lost owner of a volume that hosts share may be lost for good: another host deletes it.
+        let orphaned = spec.is_shared() && !view.is_live(&assignment.host);
+        let deletes = view.hosts.keys().filter(|host| orphaned && view.is_live(host)).take(1).cloned();
+        for host in holders(view, spec, assignment).into_iter().chain(deletes) {
             for disk in &spec.disks {
                 let why = format!("the guest '{guest}' was deleted");
                 let order = ReplicaDrop {

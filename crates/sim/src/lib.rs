@@ -14,25 +14,32 @@
 
 pub mod acts;
 pub mod books;
+mod bounds;
 pub mod daemon;
+pub mod device;
 pub mod disk;
 pub mod fault;
+pub mod fencing;
 pub mod fill;
 pub mod guest;
+pub mod handover;
 pub mod keeper;
 pub mod leader;
 pub mod machine;
 pub mod mutant;
 pub mod names;
 pub mod network;
+mod operator;
 pub mod pulse;
 pub mod request;
 pub mod rng;
 pub mod run;
 pub mod say;
+pub mod shared;
 pub mod store;
 mod storm;
 pub mod strike;
+pub mod watchdog;
 pub mod world;
 
 pub use fault::Schedule;

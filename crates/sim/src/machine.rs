@@ -10,7 +10,7 @@ use model::{BootId, Epoch, ExitReason, ReplicaFile, VolumeId};
 use plan::converge::{Mirror, SendPhase, Stage};
 
 use crate::disk::{BLOCKS, WriteId};
-use crate::world::Time;
+use crate::world::{Mono, Time};
 
 /// The name under which a replica is served: the epoch, and the boot of the host that serves it.
 pub type Export = (Epoch, BootId);
@@ -20,6 +20,8 @@ pub type Export = (Epoch, BootId);
 pub enum Ended {
     GuestShutdown,
     Died,
+    /// The watchdog killed it.
+    Overdue,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,11 @@ pub struct Machine {
     pub secondary_failed: bool,
     /// Its disks were taken away from it.
     pub void: bool,
+    /// The same, until they are given back.
+    pub withheld: bool,
+    /// What the watchdog's page says: it may not outlive the session, or only until then.
+    pub bound: bool,
+    pub bound_until: Option<Mono>,
 }
 
 impl Machine {
@@ -105,6 +112,9 @@ impl Machine {
             hangs: false,
             secondary_failed: false,
             void: false,
+            withheld: false,
+            bound: false,
+            bound_until: None,
         }
     }
 
@@ -114,12 +124,12 @@ impl Machine {
             SendPhase::AtSwitchover | SendPhase::Delivering | SendPhase::Delivered => true,
             SendPhase::Memory | SendPhase::Failed(_) => false,
         };
-        self.stage == Stage::Running && !self.void && !self.sending.as_ref().is_some_and(stands)
+        self.is_writer() && !self.sending.as_ref().is_some_and(stands)
     }
 
     /// It writes to its disks, or would if it were let.
     pub fn is_writer(&self) -> bool {
-        self.stage == Stage::Running && !self.void
+        self.stage == Stage::Running && !self.void && !self.withheld
     }
 }
 
@@ -127,6 +137,7 @@ impl Machine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
     ByKeeper(ExitReason),
+    ByWatchdog,
     Itself(Ended),
     WithItsHost,
 }

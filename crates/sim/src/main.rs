@@ -150,6 +150,11 @@ fn tell(sums: &Sums, seconds: f64) {
          explained by failing disks",
         sums.writes, sums.acknowledged, sums.starts, sums.promotions, sums.moves, sums.unknown, sums.excused
     );
+    println!(
+        "{} guests in shared storage recovered; power taken of {} hosts, {} of which had a session by then; {} resets by \
+         watchdogs",
+        sums.recoveries, sums.powers_taken, sums.live_powers_taken, sums.resets
+    );
     let fills: Vec<String> = sums.fills.iter().map(|(how, count)| format!("{count} {how}")).collect();
     println!("secondaries filled with: {}", fills.join(", "));
     for (name, count) in &sums.faults {

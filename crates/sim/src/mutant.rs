@@ -98,4 +98,26 @@ mutants! {
     NoStormGuard = "no-storm-guard", "no storm";
     /// A guest that died is started again at once, for ever.
     NoPause = "no-pause", "no storm";
+    /// A fence agent's yes is taken for a proof: nobody asks the device how its switch stands.
+    TrustTheAgent = "trust-the-agent", "one writer";
+    /// A guest in shared storage is started elsewhere as soon as its host is lost.
+    StartWithoutProof = "start-without-proof", "one writer";
+    /// One of two power supplies without power is enough.
+    OneSupplyIsEnough = "one-supply-is-enough", "one writer";
+    /// A host that is heard again leaves what was said of its death.
+    KeepTheWord = "keep-the-word", "one writer";
+    /// A watchdog that stands still with its host is taken for one that resets it.
+    SoftWatchdog = "soft-watchdog", "one writer";
+    /// A hardware watchdog is given a quarter of its time.
+    ResetTooEarly = "reset-too-early", "one writer";
+    /// The disks of a guest in shared storage are taken away from it after another host owns it.
+    WithholdLate = "withhold-late", "one writer";
+    /// A leader that does not know whether it leads any more has power taken.
+    FenceUnasked = "fence-unasked", "fences by right";
+    /// Power is taken while many hosts have just vanished.
+    FenceInAStorm = "fence-in-a-storm", "no storm";
+    /// Power that could not be taken is tried again at once, for ever.
+    FenceWithoutPause = "fence-without-pause", "no storm";
+    /// Mirrored guests wait until the power of their hosts is taken.
+    WaitForTheFence = "wait-for-the-fence", "mirrored guests wait for no fence";
 }

@@ -8,6 +8,8 @@ pub struct Network {
     /// Until when what one host sends does not reach the other.
     cut_until: Vec<Vec<Time>>,
     slow: Vec<Vec<(Time, Time)>>,
+    /// By how much a message is late at most, each by another time, and until when.
+    shuffled: Vec<Vec<(Time, Time)>>,
     /// Until when each host's member of the store is dead.
     pub member_dead_until: Vec<Time>,
     /// The member that the others follow.
@@ -33,6 +35,7 @@ impl Network {
         Network {
             cut_until: vec![vec![0; hosts]; hosts],
             slow: vec![vec![(0, 0); hosts]; hosts],
+            shuffled: vec![vec![(0, 0); hosts]; hosts],
             member_dead_until: vec![0; hosts.min(MEMBERS)],
             chief: Some(0),
             electing: false,
@@ -50,10 +53,14 @@ impl Network {
         self.slow[from][to] = (delay, until);
     }
 
+    pub fn shuffle(&mut self, from: usize, to: usize, delay: Time, until: Time) {
+        self.shuffled[from][to] = (delay, until);
+    }
+
     /// Everything as it should be.
     pub fn heal(&mut self) {
         self.cut_until.iter_mut().flatten().for_each(|until| *until = 0);
-        self.slow.iter_mut().flatten().for_each(|slow| *slow = (0, 0));
+        self.slow.iter_mut().chain(&mut self.shuffled).flatten().for_each(|link| *link = (0, 0));
         self.member_dead_until.iter_mut().for_each(|until| *until = 0);
         self.watch_lags_until.iter_mut().for_each(|until| *until = 0);
     }
@@ -61,7 +68,7 @@ impl Network {
     pub fn is_whole(&self, now: Time) -> bool {
         let quiet = |until: &Time| *until <= now;
         self.cut_until.iter().flatten().all(quiet)
-            && self.slow.iter().flatten().all(|(_, until)| *until <= now)
+            && self.slow.iter().chain(&self.shuffled).flatten().all(|(_, until)| *until <= now)
             && self.member_dead_until.iter().all(quiet)
             && self.watch_lags_until.iter().all(quiet)
             && self.chief.is_some()
@@ -82,7 +89,9 @@ impl World {
     pub fn delay(&mut self, from: usize, to: usize) -> Time {
         let base = self.rng.between(DELAY.0, DELAY.1);
         let (slow, until) = self.network.slow[from][to];
-        if until > self.now { base + slow } else { base }
+        let base = if until > self.now { base + slow } else { base };
+        let (late, until) = self.network.shuffled[from][to];
+        if until > self.now { base + self.rng.below(late) } else { base }
     }
 
     fn member_lives(&self, host: usize) -> bool {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use model::{
-    Cluster, Duty, GuestReport, GuestSelector, GuestState, Host, HostSettings, JobKind, PowerWish, Rule,
-    RuleKind, RuleStrength, Settings,
+    Cluster, Duty, GuestReport, GuestSelector, GuestState, Host, HostSettings, JobKind, Pool, PowerWish,
+    Rule, RuleKind, RuleStrength, Settings,
 };
 use plan::converge::Stage;
 use uuid::Uuid;
@@ -24,6 +24,9 @@ const BACK_WITHIN: Time = 300 * S;
 
 /// For how long everything must be well then.
 const WELL_FOR: Time = 15 * S;
+
+/// How many guests of a hundred are in shared storage, where there is some.
+const SHARED_GUESTS: u64 = 60;
 
 /// What a host says of a guest whose two hosts lost power one after the other: nothing starts by itself then.
 const NEEDS_A_PERSON: &str = "started anew before it had taken the guest over";
@@ -45,11 +48,16 @@ impl World {
         let txn = draft.build();
         self.store.commit(&txn);
         self.store.now.view.cluster = Some(cluster());
+        for (ix, site) in self.sites.iter().enumerate().filter(|(_, site)| !site.devices.is_empty()) {
+            let devices = crate::device::records(ix, &site.devices);
+            self.store.now.view.fence_devices.insert(host_name(ix), devices);
+        }
         if hosts > 2 {
             let rule = apart(&[0, 1]);
             self.store.now.view.rules.insert(rule.name.clone(), rule);
         }
         for ix in 0..hosts {
+            self.begin_to_guard(ix);
             self.start_daemon(ix);
         }
         self.at(3 * S, Event::Pulse);
@@ -59,6 +67,7 @@ impl World {
 
     pub fn pulse(&mut self) {
         self.make_first_guests();
+        self.check_nobody_waits();
         if let Some(since) = self.ending_since {
             let unwell = self.unwell().or_else(|| self.litter());
             match unwell {
@@ -88,7 +97,13 @@ impl World {
         };
         let mirrored = self.rng.percent(85);
         let disks = self.rng.between(1, 2);
-        if let Some(txn) = self.create(host, mirrored, disks) {
+        let shared = self.schedule.shared && self.rng.percent(SHARED_GUESTS);
+        let pool = match mirrored {
+            _ if shared => Pool::Shared,
+            true => Pool::Mirror,
+            false => Pool::Local,
+        };
+        if let Some(txn) = self.create(host, pool, disks) {
             self.request(host, Who::Operator, Asked::Commit(txn));
         }
     }
@@ -105,7 +120,8 @@ impl World {
             let session = self.store.now.view.sessions.get(&host_name(ix));
             // A daemon that has just begun knows nothing before it has a session.
             let live = session.is_some_and(|session| session.boot_id == self.boot_of(ix))
-                && self.session_is_live(ix);
+                && self.session_is_live(ix)
+                && site.daemon.as_ref().is_some_and(|daemon| daemon.standing.lease.is_some());
             if !site.up || site.daemon.is_none() || !quiet || !moves || !live {
                 return Some(format!("host{} is not well", ix + 1));
             }
@@ -203,6 +219,10 @@ impl World {
         let view = &self.store.now.view;
         if let Some(order) = view.drops.values().next() {
             return Some(format!("{} has not deleted a replica: {}", order.host, order.why));
+        }
+        let known = |volume| view.guests.contains_key(&guest_name(crate::names::guest_of(volume)));
+        if let Some(volume) = self.shared.keys().find(|volume| !known(**volume)) {
+            return Some(format!("the shared volume {volume} belongs to nobody"));
         }
         for (ix, site) in self.sites.iter().enumerate() {
             for volume in site.files.keys() {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use model::{BootId, Epoch, VolumeId};
 use plan::converge::PeerFile;
 
-use crate::store::{Lease, Outcome, Txn};
+use crate::fencing::At;
+use crate::names::host_name;
+use crate::store::{Key, Lease, Outcome, Txn};
 use crate::world::{Event, MS, Mono, S, Time, World, note};
 
 /// How long a daemon waits for an answer of the store.
@@ -21,6 +23,7 @@ pub enum Who {
     Keeper(usize),
     Reporter(usize),
     HostReport,
+    Fence(At),
     Drop(VolumeId),
     Operator,
 }
@@ -30,6 +33,12 @@ pub enum Asked {
     Commit(Txn),
     Grant,
     KeepAlive(Lease),
+    /// Does whoever wrote the leader's record at this revision lead, and does this fence stand? By a quorum.
+    IsWanted {
+        target: usize,
+        since: i64,
+        id: uuid::Uuid,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +48,7 @@ pub enum Reply {
     LeaseGone,
     Granted(Lease),
     Renewed,
+    Wanted(bool),
 }
 
 /// Why there is no reply.
@@ -102,6 +112,11 @@ impl Call {
 }
 
 impl World {
+    /// Where a host's requests go: links of runs without shared storage are slow for other hosts only.
+    fn way_to_store(&self, host: usize) -> usize {
+        self.door(host).filter(|_| self.schedule.shared).unwrap_or(host)
+    }
+
     /// Sends a request. The answer, or that there is none, comes to the one who asked.
     pub fn request(&mut self, host: usize, who: Who, asked: Asked) -> u64 {
         let Some(life) = self.life(host) else { return 0 };
@@ -117,7 +132,8 @@ impl World {
         let stutters = self.stutters_until > self.now;
         let late = if stutters && self.rng.percent(40) { self.rng.between(300 * MS, 6 * S) } else { 0 };
         if !(stutters && self.rng.percent(25)) {
-            let delay = self.delay(host, host) + late;
+            let to = self.way_to_store(host);
+            let delay = self.delay(host, to) + late;
             self.after(delay, Event::Arrive { request: id });
         }
         self.after_local(host, REQUEST_LIMIT, Event::Expire { request: id });
@@ -141,7 +157,8 @@ impl World {
         }
         let lost = self.stutters_until > self.now && self.rng.percent(25);
         if self.door(host).is_some() && !lost {
-            let delay = self.delay(host, host);
+            let from = self.way_to_store(host);
+            let delay = self.delay(from, host);
             self.after(delay, Event::Answer { request: id });
         }
     }
@@ -160,6 +177,15 @@ impl World {
                 } else {
                     Reply::LeaseGone
                 }
+            }
+            Asked::IsWanted { target, since, id } => {
+                let leads = self.store.now.revision_of(Key::Leader) == since;
+                let fence = self.store.now.view.fences.get(&host_name(target));
+                let wanted = leads && fence.is_some_and(|fence| fence.id == id);
+                if wanted {
+                    self.books.wanted.insert((host, target), self.now);
+                }
+                Reply::Wanted(wanted)
             }
             Asked::Commit(txn) => {
                 let before = self.before(&txn);
@@ -209,6 +235,7 @@ impl World {
             Who::Keeper(guest) => self.keeper_replied(host, guest, replied),
             Who::Reporter(guest) => self.reporter_replied(host, guest, replied),
             Who::HostReport => self.host_report_replied(host, replied),
+            Who::Fence(at) => self.try_replied(host, at, replied),
             Who::Drop(volume) => {
                 self.daemon(host).dropping.remove(&volume);
                 self.obey_drops(host);

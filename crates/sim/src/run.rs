@@ -35,6 +35,13 @@ pub struct Sums {
     /// Secondaries that were begun to be filled, by what.
     pub fills: BTreeMap<FillHow, u64>,
     pub excused: u64,
+    /// Guests in shared storage that another host got, with a proof.
+    pub recoveries: u64,
+    /// Hosts whose power their devices took, and how many of them had a session at that moment.
+    pub powers_taken: u64,
+    pub live_powers_taken: u64,
+    /// Hosts that their watchdogs reset.
+    pub resets: u64,
     /// Virtual seconds.
     pub seconds: u64,
 }
@@ -57,6 +64,10 @@ impl Sums {
             *self.fills.entry(*how).or_default() += count;
         }
         self.excused += other.excused;
+        self.recoveries += other.recoveries;
+        self.powers_taken += other.powers_taken;
+        self.live_powers_taken += other.live_powers_taken;
+        self.resets += other.resets;
         self.seconds += other.seconds;
     }
 
@@ -93,6 +104,10 @@ fn play(mut world: World) -> Ran {
         moves: books.moves,
         fills: books.fills.clone(),
         excused: books.excused,
+        recoveries: books.recoveries,
+        powers_taken: books.powers_taken,
+        live_powers_taken: books.live_powers_taken,
+        resets: books.resets,
         seconds: world.now / crate::world::S,
     };
     Ran {

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use model::{
-    Assignment, ClusterView, GuestReport, GuestSpec, Host, HostName, HostReport, InSync, JobId, JobReport,
-    JobSpec, Losses, ReplicaDrop, Session, VolumeId,
+    Assignment, ClusterView, ConfirmedDead, Fence, GuestReport, GuestSpec, Host, HostName, HostReport,
+    InSync, JobId, JobReport, JobSpec, Losses, ReplicaDrop, Session, VolumeId,
 };
 
 use crate::names::{guest_ix, host_ix};
@@ -34,6 +34,8 @@ pub enum Key {
     Job(JobId),
     JobReport(JobId),
     Losses,
+    Fence(usize),
+    ConfirmedDead(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub enum Record {
     Job(JobSpec),
     JobReport(JobReport),
     Losses(Losses),
+    Fence(Fence),
+    ConfirmedDead(ConfirmedDead),
 }
 
 impl Record {
@@ -67,6 +71,8 @@ impl Record {
             Record::Job(r) => Key::Job(r.id),
             Record::JobReport(r) => Key::JobReport(r.id),
             Record::Losses(_) => Key::Losses,
+            Record::Fence(r) => Key::Fence(host_ix(&r.host)),
+            Record::ConfirmedDead(r) => Key::ConfirmedDead(host_ix(&r.host)),
         }
     }
 }
@@ -161,6 +167,8 @@ impl Cache {
             Record::Job(r) => drop(view.jobs.insert(r.id, r)),
             Record::JobReport(r) => drop(view.job_reports.insert(r.id, r)),
             Record::Losses(r) => view.losses = Some(r),
+            Record::Fence(r) => drop(view.fences.insert(r.host.clone(), r)),
+            Record::ConfirmedDead(r) => drop(view.confirmed_dead.insert(r.host.clone(), r)),
         }
     }
 
@@ -180,6 +188,8 @@ impl Cache {
             Key::Job(id) => drop(view.jobs.remove(&id)),
             Key::JobReport(id) => drop(view.job_reports.remove(&id)),
             Key::Losses => view.losses = None,
+            Key::Fence(h) => drop(view.fences.remove(&host_name(h))),
+            Key::ConfirmedDead(h) => drop(view.confirmed_dead.remove(&host_name(h))),
         }
     }
 
@@ -234,6 +244,10 @@ impl Draft<'_> {
     pub fn exists(&mut self, key: Key) -> &mut Self {
         self.txn.compares.push((key, Compare::Exists));
         self
+    }
+
+    pub fn absent(&mut self, key: Key) -> &mut Self {
+        self.at(key, 0)
     }
 
     pub fn build(&mut self) -> Txn {

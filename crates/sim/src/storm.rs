@@ -27,8 +27,8 @@ impl World {
         }
     }
 
-    /// A guest gets another owner although nobody asked for it.
-    pub fn check_calm(&mut self, guest: &str, lost: &HostName) {
+    /// A guest gets another owner although nobody asked for it, or the power of its host is taken.
+    pub fn check_calm(&mut self, whose: &str, lost: &HostName, what_is_done: &str) {
         let jumps = |blow: &Blow| matches!(blow, Blow::ClockForward { .. } | Blow::ClockBack { .. });
         let vanished = &self.books.vanished;
         let Some(last) = vanished.get(lost).copied() else { return };
@@ -38,12 +38,31 @@ impl World {
         let of = self.store.now.view.host_reports.len() - (vanished.len() - count);
         let storm = count >= 2 && count * 100 >= settings.storm_share_percent as usize * of;
         let held_until = first + Time::from(settings.storm_hold_s) * S - FAST;
-        if storm && self.now < held_until && !self.schedule.items.iter().any(|item| jumps(&item.blow)) {
+        if storm
+            && self.now < held_until
+            && !self.is_held_long(&settings)
+            && !self.schedule.items.iter().any(|item| jumps(&item.blow))
+        {
             let age = (self.now - first) / S;
             let what = format!(
-                "{guest} of {lost} is recovered {age} s after the first of {count} of {of} hosts vanished"
+                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished; {}",
+                self.store
+                    .now
+                    .view
+                    .losses
+                    .as_ref()
+                    .map(|l| format!("{l:?}; {}", self.wall(0)))
+                    .unwrap_or_default()
             );
             self.breaks(NO_STORM, what);
         }
+    }
+
+    /// Whether the storm that stands in the store has been held for long enough: who vanishes later is part of it.
+    fn is_held_long(&self, settings: &Settings) -> bool {
+        let storm = self.store.now.view.losses.as_ref().and_then(|losses| losses.storm.as_ref());
+        let hold = jiff::SignedDuration::from_secs(i64::from(settings.storm_hold_s));
+        let fast = jiff::SignedDuration::from_micros(FAST as i64);
+        storm.is_some_and(|storm| self.wall(0) >= storm.began + hold - fast)
     }
 }

@@ -10,6 +10,7 @@ use plan::inventory::Inventory;
 use plan::layout::Layout;
 
 use crate::books::COMES_BACK;
+use crate::device::Mode;
 use crate::fault::{Blow, Manner};
 use crate::machine::{Ended, Gone};
 use crate::names::{guest_id, guest_name, host_name, job_id, volume_id};
@@ -31,6 +32,7 @@ impl World {
         };
         if self.schedule.manner == Manner::Single
             && !next.blow.is_wish()
+            && next.blow.on_device().is_none()
             && let Some(unwell) = self.unwell()
         {
             if self.now > self.books.waits_since.get_or_insert(self.now).saturating_add(WELL_WITHIN) {
@@ -44,7 +46,8 @@ impl World {
             self.wish(next.blow);
         } else {
             note!(self, "FAULT {}", next.blow);
-            self.books.current = Some(next.blow);
+            self.books.current =
+                if next.blow.on_device().is_some() { self.books.current } else { Some(next.blow) };
             *self.books.faults.entry(next.blow.name()).or_default() += 1;
             self.hit(next.blow);
         }
@@ -63,11 +66,18 @@ impl World {
         let until = |ms: u64| now + ms * MS;
         #[expect(clippy::wildcard_enum_match_arm, reason = "`Blow::is_wish` says which blows are asked for")]
         match blow {
-            Blow::PowerOff { host, ms } => self.power_off(host_of(host), ms * MS),
+            Blow::PowerOff { host, ms } => {
+                let mains = self.schedule.shared && self.rng.percent(50);
+                self.power_off(host_of(host), ms * MS, mains);
+            }
             Blow::DaemonDies { host, ms } => self.daemon_dies(host_of(host), ms * MS),
             Blow::DaemonFreezes { host, ms } => self.sites[host_of(host)].daemon_frozen_until = until(ms),
             Blow::HostFreezes { host, ms } => {
+                let still = self.sites[host_of(host)].frozen_until > now;
                 self.sites[host_of(host)].frozen_until = until(ms);
+                if !still {
+                    self.stands_still_from_now(host_of(host));
+                }
                 self.at(until(ms), Event::Mend(Mend::Thaw { host: host_of(host) }));
                 self.topology_changed();
             }
@@ -85,6 +95,25 @@ impl World {
             Blow::SlowLink { from, to, delay, ms } => {
                 self.network.slow_down(host_of(from), host_of(to), delay * MS, until(ms));
             }
+            Blow::Shuffle { from, to, delay, ms } => {
+                self.network.shuffle(host_of(from), host_of(to), delay * MS, until(ms));
+            }
+            Blow::DeviceLies { host, which, ms } => {
+                self.strike_device(host_of(host), which as usize, Mode::Lies, until(ms));
+            }
+            Blow::DeviceHangs { host, which, ms } => {
+                self.strike_device(host_of(host), which as usize, Mode::Hangs, until(ms));
+            }
+            Blow::DeviceFails { host, which, ms } => {
+                self.strike_device(host_of(host), which as usize, Mode::Fails, until(ms));
+            }
+            Blow::DeviceIsLate { host, which, ms } => {
+                self.strike_device(host_of(host), which as usize, Mode::Late, until(ms));
+            }
+            Blow::DeviceIsGone { host, which, ms } => {
+                self.strike_device(host_of(host), which as usize, Mode::Gone, until(ms));
+            }
+            Blow::FenceByHand { .. } => self.wish(blow),
             Blow::MemberDies { host, ms } => self.members_die(&[host_of(host)], until(ms)),
             Blow::StoreDies { ms } => {
                 let all: Vec<usize> = (0..self.network.member_dead_until.len()).collect();
@@ -113,10 +142,15 @@ impl World {
         }
     }
 
-    fn power_off(&mut self, host: usize, dark: Time) {
+    /// Its power goes, for so long at least; `mains`: its board controller's, too. Nothing: it does not come back by
+    /// itself.
+    pub fn power_off(&mut self, host: usize, dark: Time, mains: bool) {
         if !self.sites[host].up {
             return;
         }
+        let dark_until = self.now + dark;
+        let site = &mut self.sites[host];
+        (site.dark_until, site.mains_lost) = (dark_until, mains);
         self.sites[host].daemon = None;
         let guests: Vec<usize> = self.sites[host].machines.keys().copied().collect();
         for guest in guests {
@@ -129,7 +163,9 @@ impl World {
         (site.frozen_until, site.daemon_frozen_until) = (0, 0);
         site.files.values_mut().for_each(|file| file.lose_power(&mut rng));
         self.rng = rng;
-        self.after(dark, Event::Mend(Mend::Power { host }));
+        if dark > 0 {
+            self.after(dark, Event::Mend(Mend::Power { host }));
+        }
         self.topology_changed();
     }
 
@@ -167,7 +203,7 @@ impl World {
         let Some(host) = self.sites.iter().position(runs) else { return };
         let machine = &self.sites[host].machines[&guest];
         match how {
-            Ended::Died => self.end_machine(host, guest, Gone::Itself(Ended::Died)),
+            Ended::Died | Ended::Overdue => self.end_machine(host, guest, Gone::Itself(Ended::Died)),
             Ended::GuestShutdown => {
                 let uid = machine.uid;
                 self.after(0, Event::ShutDown { host, uid });
@@ -177,14 +213,8 @@ impl World {
 
     pub fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::Power { host } => {
-                if !self.sites[host].up {
-                    note!(self, "host{} has power again", host + 1);
-                    let site = &mut self.sites[host];
-                    (site.up, site.boot) = (true, site.boot + 1);
-                    self.start_daemon(host);
-                }
-            }
+            Mend::Power { host } => self.power_returns(host),
+            Mend::Unfence { host, until } => self.unfence(host, until),
             Mend::Daemon { host, life } => {
                 let site = &self.sites[host];
                 if site.up && site.daemon.is_none() && site.lives == life {
@@ -213,10 +243,14 @@ impl World {
             let site = &mut self.sites[host];
             site.clock.set_rate(now, 100);
             (site.disk_fails_until, site.disk_full_until) = (0, 0);
+            site.dark_until = site.dark_until.min(now);
+            site.devices.iter_mut().for_each(crate::device::Device::mend);
             site.frozen_until = site.frozen_until.min(now + S);
             site.daemon_frozen_until = site.daemon_frozen_until.min(now + S);
             let life = site.lives;
-            if !site.up {
+            if !site.up && self.schedule.shared {
+                self.after(2 * S, Event::Mend(Mend::Unfence { host, until: now }));
+            } else if !site.up {
                 self.after(2 * S, Event::Mend(Mend::Power { host }));
             } else if site.daemon.is_none() {
                 self.after(S, Event::Mend(Mend::Daemon { host, life }));
@@ -263,7 +297,12 @@ impl World {
         };
         #[expect(clippy::wildcard_enum_match_arm, reason = "`Blow::is_wish` says which blows are asked for")]
         match blow {
-            Blow::Create { mirrored, disks } => self.create(host, mirrored == 1, disks),
+            Blow::Create { mirrored, disks } => {
+                self.create(host, if mirrored == 1 { Pool::Mirror } else { Pool::Local }, disks)
+            }
+            Blow::CreateShared { disks } => self.create(host, Pool::Shared, disks),
+            Blow::ConfirmDead { host: of } => self.confirm_dead(host, of as usize % self.sites.len()),
+            Blow::FenceByHand { host: of } => self.fence_by_hand(host, of as usize % self.sites.len()),
             Blow::Start { guest } => {
                 let guest = guest_of(guest);
                 self.change(host, JobKind::StartGuest { guest: guest.clone() }, &guest, running)
@@ -315,11 +354,13 @@ impl World {
         }
     }
 
-    pub fn create(&mut self, host: usize, mirrored: bool, disks: u64) -> Option<Txn> {
+    pub fn create(&mut self, host: usize, pool: Pool, disks: u64) -> Option<Txn> {
         let guest = self.next_guest;
         self.next_guest += 1;
         let name = guest_name(guest);
-        let pool = if mirrored { Pool::Mirror } else { Pool::Local };
+        if pool == Pool::Shared {
+            self.shared_guests.insert(guest);
+        }
         let disk = |n: u64| DiskSpec {
             volume: volume_id(guest, n as usize),
             pool,

@@ -5,22 +5,26 @@
 //! fault can come between any two. All chance comes from one [`Rng`], so a seed and a schedule make one run.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{BootId, Epoch, VolumeId};
 
 use crate::books::Books;
 use crate::daemon::Daemon;
+use crate::device::{Device, equipment};
 use crate::disk::{File, Ledger, WriteId};
 use crate::fault::{Manner, Schedule};
+use crate::fencing::{At, Move};
 use crate::machine::{Export, Machine};
 use crate::mutant::Mutant;
 use crate::names::boot_id;
 use crate::network::Network;
 use crate::request::{Call, CallAnswer, Request};
 use crate::rng::Rng;
+use crate::shared::SharedFile;
 use crate::store::Store;
+use crate::watchdog::Page;
 
 /// Virtual time, microseconds since the run began.
 pub type Time = u64;
@@ -67,9 +71,16 @@ pub struct Site {
     pub boot: u32,
     /// Everything on it stands still until then.
     pub frozen_until: Time,
+    pub frozen_since: Time,
     pub daemon_frozen_until: Time,
-    /// Power, or the daemon, comes back then.
-    pub returns_at: Time,
+    /// A fault keeps the power from it until then, for want of mains or not.
+    pub dark_until: Time,
+    pub mains_lost: bool,
+    /// What can take its power.
+    pub devices: Vec<Device>,
+    /// The time-out of its hardware watchdog, seconds.
+    pub hardware: Option<u32>,
+    pub page: Page,
     pub clock: Clock,
     pub disk_fails_until: Time,
     pub disk_full_until: Time,
@@ -93,8 +104,13 @@ impl Site {
             up: true,
             boot: 1,
             frozen_until: 0,
+            frozen_since: 0,
             daemon_frozen_until: 0,
-            returns_at: 0,
+            dark_until: 0,
+            mains_lost: false,
+            devices: vec![],
+            hardware: None,
+            page: Page::default(),
             clock: Clock::new(),
             disk_fails_until: 0,
             disk_full_until: 0,
@@ -162,6 +178,27 @@ pub enum Event {
         host: usize,
         life: u32,
     },
+    /// In a try to take a host's power.
+    Fence {
+        host: usize,
+        life: u32,
+        at: At,
+        next: Move,
+    },
+    // What takes power, and what kills and resets.
+    Switches {
+        host: usize,
+        which: usize,
+    },
+    Guard {
+        host: usize,
+        boot: u32,
+    },
+    Reset {
+        host: usize,
+        boot: u32,
+        since: Time,
+    },
     // Between daemons.
     Called(Call),
     CallAnswered(Call, CallAnswer),
@@ -227,13 +264,32 @@ pub struct RemoteWrite {
 /// The end of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mend {
-    Power { host: usize },
-    Daemon { host: usize, life: u32 },
-    Thaw { host: usize },
-    Link { from: usize, to: usize },
-    Member { host: usize },
+    Power {
+        host: usize,
+    },
+    Daemon {
+        host: usize,
+        life: u32,
+    },
+    Thaw {
+        host: usize,
+    },
+    Link {
+        from: usize,
+        to: usize,
+    },
+    Member {
+        host: usize,
+    },
     Stutter,
-    Drift { host: usize },
+    Drift {
+        host: usize,
+    },
+    /// Somebody gives a host its power back, by then at the latest.
+    Unfence {
+        host: usize,
+        until: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -268,6 +324,9 @@ pub struct Broken {
     pub what: String,
 }
 
+/// What hosts have to be fenced with is drawn by a die of its own.
+const EQUIPMENT: u64 = 0x0e0e_0000;
+
 /// So many events at one moment mean that somebody goes round in a circle.
 const AT_ONCE_MAX: u64 = 200_000;
 
@@ -288,6 +347,11 @@ pub struct World {
     pub stutters_until: Time,
     pub requests: BTreeMap<u64, Request>,
     pub ledgers: BTreeMap<VolumeId, Ledger>,
+    /// Volumes in storage that hosts share, and the guests that they belong to.
+    pub shared: BTreeMap<VolumeId, SharedFile>,
+    pub shared_guests: BTreeSet<usize>,
+    /// The locks of that storage hold across hosts.
+    pub locks_hold: bool,
     pub books: Books,
     pub broken: Option<Broken>,
     /// The one invariant whose breaking ends the run; `None`: any.
@@ -313,6 +377,17 @@ pub(crate) use note;
 impl World {
     pub fn new(schedule: Schedule, mutant: Option<Mutant>, logged: bool) -> World {
         let hosts = schedule.hosts;
+        let mut die = Rng::new(schedule.seed ^ EQUIPMENT);
+        let mut site = || {
+            let mut site = Site::new();
+            if schedule.shared {
+                site.devices = equipment(&mut die);
+                site.hardware = die.percent(40).then(|| die.between(4, 20) as u32);
+            }
+            site
+        };
+        let sites = (0..hosts).map(|_| site()).collect();
+        let locks_hold = die.percent(40);
         World {
             now: 0,
             queue: BinaryHeap::new(),
@@ -321,12 +396,15 @@ impl World {
             schedule,
             ending_since: None,
             mutant,
-            sites: (0..hosts).map(|_| Site::new()).collect(),
+            sites,
             store: Store::default(),
             network: Network::new(hosts),
             stutters_until: 0,
             requests: BTreeMap::new(),
             ledgers: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            shared_guests: BTreeSet::new(),
+            locks_hold,
             books: Books::default(),
             broken: None,
             aim: None,
@@ -443,6 +521,12 @@ impl World {
             }
             Event::Report { host, life, guest } => self.on_daemon(host, life, |w| w.report(host, guest)),
             Event::HostReport { host, life } => self.on_daemon(host, life, |w| w.host_report(host)),
+            Event::Fence { host, life, at, next } => {
+                self.on_daemon(host, life, |w| w.fence_goes_on(host, at, next));
+            }
+            Event::Switches { host, which } => self.device_switches(host, which),
+            Event::Guard { host, boot } => self.guard(host, boot),
+            Event::Reset { host, boot, since } => self.reset_by_device(host, boot, since),
             Event::Called(call) => self.called(call),
             Event::CallAnswered(call, answer) => self.call_answered(&call, Some(answer)),
             Event::CallExpires(call) => self.call_answered(&call, None),
@@ -468,11 +552,13 @@ impl World {
             | Event::Lead { host, .. }
             | Event::Keep { host, .. }
             | Event::Report { host, .. }
-            | Event::HostReport { host, .. } => (*host, true),
+            | Event::HostReport { host, .. }
+            | Event::Fence { host, .. } => (*host, true),
             Event::Called(call) => (call.to, call.is_for_daemon()),
             Event::CallAnswered(call, _) | Event::CallExpires(call) => (call.from, true),
             Event::Answer { request } | Event::Expire { request } => (self.requests.get(request)?.host, true),
-            Event::Write { host, .. }
+            Event::Guard { host, .. }
+            | Event::Write { host, .. }
             | Event::Local { host, .. }
             | Event::RemoteDone { host, .. }
             | Event::Retry { host, .. }
@@ -480,7 +566,9 @@ impl World {
             | Event::Send { host, .. }
             | Event::ShutDown { host, .. } => (*host, false),
             Event::Remote(write) => (write.to, false),
-            Event::Strike(_)
+            Event::Switches { .. }
+            | Event::Reset { .. }
+            | Event::Strike(_)
             | Event::Mend(_)
             | Event::Pulse
             | Event::Elect

@@ -3,17 +3,17 @@
 
 use std::path::Path;
 
-use sim::{Mutant, Schedule, run, shrink};
+use sim::{Mutant, Schedule, Sums, run, shrink};
 
 /// A few seconds' worth on a slow machine.
 const SEEDS: u64 = 120;
 
 #[test]
 fn no_seed_breaks_anything() {
-    let mut faults = 0;
+    let mut sums = Sums::default();
     for seed in 0..SEEDS {
         let ran = run(&Schedule::of(seed), None, false);
-        faults += ran.sums.fault_count();
+        sums.add(&ran.sums);
         if let Some(broken) = ran.broken {
             panic!(
                 "seed {seed} breaks '{}': {}\nits log: cargo run -p sim -- replay --seed {seed}\nless of it: cargo run \
@@ -22,7 +22,8 @@ fn no_seed_breaks_anything() {
             );
         }
     }
-    println!("{faults} faults");
+    println!("{} faults", sums.fault_count());
+    assert!(sums.recoveries > 0 && sums.powers_taken > 0 && sums.resets > 0, "nothing was proven: {sums:?}");
 }
 
 #[test]
@@ -49,6 +50,14 @@ fn found_bugs_stay_mended() {
         let ran = run(&schedule, None, false);
         assert_eq!(ran.broken, None, "{}", path.display());
     }
+}
+
+#[test]
+fn a_guest_that_is_started_without_a_proof_is_found() {
+    let found = (0..200).map(Schedule::of).filter(|schedule| schedule.shared).find_map(|schedule| {
+        run(&schedule, Some(Mutant::StartWithoutProof), false).broken.filter(|b| b.invariant == "one writer")
+    });
+    assert!(found.is_some());
 }
 
 #[test]

@@ -303,3 +303,18 @@ fn storms_end_whatever_happens() {
         assert_eq!(write_down(&mut view, after(now + 601)), None);
     }
 }
+
+#[test]
+fn a_host_that_came_back_while_a_new_leader_waits_vanishes_anew() {
+    let mut view = cluster(4);
+    lose(&mut view, &["host2"]);
+    write_down(&mut view, NOW);
+    // It is heard again while nobody leads, and the next leader has only just begun.
+    power_on(&mut view, "host2", 2);
+    let decision = decide(&view, after(90), after(95));
+    assert_eq!(decision.losses.as_ref().map(|losses| losses.since.len()), Some(0));
+    view.losses = decision.losses;
+    lose(&mut view, &["host2", "host3"]);
+    assert_eq!(decide(&view, after(91), after(95)).losses, None, "nobody counts as lost yet");
+    assert_eq!(write_down(&mut view, after(95)), storm("host2, host3 of 4"));
+}
