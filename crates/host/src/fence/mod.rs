@@ -6,7 +6,8 @@
 //! anything else for failed. What an agent says of itself is [`Description`].
 //!
 //! None of it is believed more than need be. A power counts as off when, after `off` said that it was done, `status`
-//! says so as well ([`Agents::take_power`]). An agent that hangs is ended together with all that it has started.
+//! says so as well ([`Agents::take_power`]). An agent that hangs is ended together with all that it has started, and
+//! before that it is asked a second time: whichever of the two has seen the power off first counts.
 
 mod description;
 
@@ -36,6 +37,10 @@ const STATUS_LIMIT: Duration = Duration::from_secs(45);
 
 /// Agents look every second whether the power is off, most for 20 s, and begin and end with a status.
 const SWITCH_LIMIT: Duration = Duration::from_secs(90);
+
+/// A device that has not taken the power after so long is asked a second time beside the first: guests wait for it, and
+/// one lost packet costs some agents 20 s. A well one needs less than a second.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Of what an agent prints. A description has some 30 KiB.
 const OUTPUT_MAX: u64 = 1 << 20;
@@ -91,6 +96,7 @@ pub struct Agents {
     folders: Vec<PathBuf>,
     status_limit: Duration,
     switch_limit: Duration,
+    ask_again_after: Duration,
 }
 
 impl Default for Agents {
@@ -105,7 +111,12 @@ impl Default for Agents {
 impl Agents {
     /// Those in these folders; the first of a name counts.
     pub fn in_folders(folders: Vec<PathBuf>) -> Self {
-        Self { folders, status_limit: STATUS_LIMIT, switch_limit: SWITCH_LIMIT }
+        Self {
+            folders,
+            status_limit: STATUS_LIMIT,
+            switch_limit: SWITCH_LIMIT,
+            ask_again_after: ASK_AGAIN_AFTER,
+        }
     }
 
     /// As these, with other time limits.
@@ -142,8 +153,29 @@ impl Agents {
         }
     }
 
-    /// Returns when the device, asked anew after it said that it had taken the power, says that there is none.
+    /// Returns when the device, asked anew after it said that it had taken the power, says that there is none. One that
+    /// takes long is asked a second time meanwhile.
     pub async fn take_power(&self, device: &Device) -> Result<(), HostError> {
+        let first = self.try_to_take_power(device);
+        let second = async {
+            tokio::time::sleep(self.ask_again_after).await;
+            self.try_to_take_power(device).await
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::pin!(first, second);
+        tokio::select! {
+            outcome = &mut first => match outcome {
+                Err(_) if begun.elapsed() >= self.ask_again_after => second.await,
+                outcome => outcome,
+            },
+            outcome = &mut second => match outcome {
+                Err(_) => first.await,
+                Ok(()) => Ok(()),
+            },
+        }
+    }
+
+    async fn try_to_take_power(&self, device: &Device) -> Result<(), HostError> {
         self.switch(device, Action::Off).await?;
         match self.status(device).await? {
             Power::Off => Ok(()),

@@ -129,6 +129,28 @@ async fn what_hangs_is_ended_with_all_that_it_started() {
 }
 
 #[tokio::test]
+async fn a_device_that_takes_long_is_asked_a_second_time_beside_it() {
+    // The first `off` hangs as one whose packet was lost; those after it are well.
+    let forgetful = r#"
+    if [ "$action" = off ] && mkdir "$switch.asked" 2>/dev/null; then sleep 1000; fi
+    "#;
+    let mut shop = Workshop::new();
+    shop.agents.ask_again_after = Duration::from_millis(50);
+    shop.agent("fence_test", &format!("{forgetful}{GOOD}"));
+    let device = shop.device("fence_test");
+    shop.agents.give_power(&device).await.unwrap();
+    let begun = std::time::Instant::now();
+    shop.agents.take_power(&device).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "the first one is not waited for");
+    assert_eq!(shop.agents.status(&device).await.unwrap(), Power::Off);
+    // One that fails at once is not asked again: the next level is waiting.
+    shop.agent("fence_bad", "echo asked >> \"$switch.log\"; exit 1");
+    sentence(shop.agents.take_power(&shop.device("fence_bad")).await);
+    let asked = std::fs::read_to_string(shop.folder.path().join("switch.log")).unwrap();
+    assert_eq!(asked.lines().count(), 1);
+}
+
+#[tokio::test]
 async fn agents_are_found_by_plain_names_only() {
     let workshop = Workshop::new();
     for name in ["../fence_test", "fence_/../x", "sh", "fence_Test", ""] {
