@@ -4,6 +4,7 @@
 //! lost knows of all that were lost before it; so the guests of one that was lost shortly after others wait for as long
 //! as the hold lasts. Runs in which clocks jump are left out: a pause is measured by the wall clock.
 
+use jiff::SignedDuration;
 use model::{HostName, Settings};
 
 use crate::books::NO_STORM;
@@ -40,29 +41,28 @@ impl World {
         let held_until = first + Time::from(settings.storm_hold_s) * S - FAST;
         if storm
             && self.now < held_until
-            && !self.is_held_long(&settings)
+            && !self.is_excused(&settings)
             && !self.schedule.items.iter().any(|item| jumps(&item.blow))
         {
             let age = (self.now - first) / S;
             let what = format!(
-                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished; {}",
-                self.store
-                    .now
-                    .view
-                    .losses
-                    .as_ref()
-                    .map(|l| format!("{l:?}; {}", self.wall(0)))
-                    .unwrap_or_default()
+                "{whose} of {lost} {what_is_done} {age} s after the first of {count} of {of} hosts vanished"
             );
             self.breaks(NO_STORM, what);
         }
     }
 
-    /// Whether the storm that stands in the store has been held for long enough: who vanishes later is part of it.
-    fn is_held_long(&self, settings: &Settings) -> bool {
-        let storm = self.store.now.view.losses.as_ref().and_then(|losses| losses.storm.as_ref());
-        let hold = jiff::SignedDuration::from_secs(i64::from(settings.storm_hold_s));
-        let fast = jiff::SignedDuration::from_micros(FAST as i64);
-        storm.is_some_and(|storm| self.wall(0) >= storm.began + hold - fast)
+    /// Whether the record of lost hosts could not say so: the storm that it knows of has been held for long enough, and who
+    /// vanishes later is part of it; or nobody could write that a host had been back.
+    fn is_excused(&self, settings: &Settings) -> bool {
+        let Some(losses) = &self.store.now.view.losses else { return false };
+        let (wall, fast) = (self.wall(0), SignedDuration::from_micros(FAST as i64));
+        let hold = SignedDuration::from_secs(i64::from(settings.storm_hold_s));
+        let old = |(host, at): (&HostName, &Time)| {
+            let lost_for = SignedDuration::from_micros((self.now - at) as i64);
+            losses.since.get(host).is_some_and(|since| wall.duration_since(*since) > lost_for + fast)
+        };
+        losses.storm.as_ref().is_some_and(|storm| wall >= storm.began + hold - fast)
+            || self.books.vanished.iter().any(old)
     }
 }
