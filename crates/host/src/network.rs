@@ -21,6 +21,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::HostError;
 
@@ -28,6 +29,14 @@ use crate::HostError;
 const INTERFACE_NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
 const BRIDGE_PREFIX: &str = "kbr-";
+
+/// A hardware address for a bridge. One that was given none has that of its lowest port: it changes as cards come and
+/// go, and whoever knew the old one does not reach this host on the bridge for some nine seconds.
+fn own_address() -> Vec<u8> {
+    let [first, b, c, d, e, f, ..] = Uuid::new_v4().into_bytes();
+    // Locally administered, and of one interface.
+    vec![(first & 0b1111_1100) | 0b10, b, c, d, e, f]
+}
 
 /// The bridge of a network: readable where it fits into a name of 15 characters, else cut and made unique
 /// with a hash. The underscore keeps the two apart: no network's name has one.
@@ -80,6 +89,7 @@ impl Networks {
                 .stp_state(BridgeStpState::Disabled)
                 .forward_delay(0)
                 .mcast_snooping(false)
+                .address(own_address())
                 .build();
             match self.netlink.link().add(message).execute().await {
                 Err(error) if errno(&error) != Some(Errno::EEXIST) => return Err(what(error)),
@@ -371,12 +381,21 @@ mod tests {
 
     #[test]
     fn a_bridge_and_its_taps_come_and_go() {
+        let address = || {
+            let shown = ip("link show kbr-lan");
+            shown.split_once("link/ether ").unwrap().1.split(' ').next().unwrap().to_owned()
+        };
         in_namespace(|| async {
             let networks = Networks::new().unwrap();
+            networks.ensure_bridge("kbr-lan", 1400, None).await.unwrap();
+            let alone = address();
             for _ in 0..2 {
                 networks.ensure_bridge("kbr-lan", 1400, None).await.unwrap();
                 networks.ensure_tap("ktap0n0", "kbr-lan", Some(12345)).await.unwrap();
             }
+            // Lower than any other.
+            ip("link set ktap0n0 address 00:00:00:00:00:01");
+            assert_eq!(address(), alone, "it is known by one address, whatever its ports are");
             let bridge = ip("-d link show kbr-lan");
             for wanted in ["mtu 1400", "stp_state 0", "forward_delay 0", ",UP"] {
                 assert!(bridge.contains(wanted), "{bridge}");

@@ -53,7 +53,7 @@ pub enum Command {
   kennel guest set web1 --restart-with db1
   kennel guest set web1 --health tcp:22 --restart-limit 3
   kennel guest set web1 --memory 2G --vcpus 2      while it is stopped")]
-    Set(guest_set::SetArguments),
+    Set(Box<guest_set::SetArguments>),
     /// What a guest showed and said last before it was reset because it was not well, or died
     #[command(after_help = "Examples:
   kennel guest last-moments web1
@@ -263,7 +263,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let view = context.client()?.why(&guest).await?;
             context.output.result(&view, |coloured| why(&view, coloured))
         }
-        Command::Set(arguments) => guest_set::set(context, arguments).await,
+        Command::Set(arguments) => guest_set::set(context, *arguments).await,
         Command::LastMoments { guest, save } => guest_health::last_moments(context, &guest, save).await,
         Command::Start(arguments) => guest_power::start(context, arguments).await,
         Command::Stop(arguments) => guest_power::stop(context, arguments).await,

@@ -26,10 +26,11 @@ use super::state::{Cut, Host, SWITCH_ADDRESS, SWITCH_GUEST_ADDRESS};
 /// Builds the segments, in the calling process's network.
 pub fn build_switch(hosts: &[Host]) -> Result<()> {
     let mut lines = String::from("link set lo up\n");
-    for (segment, address) in [("mgmt", SWITCH_ADDRESS), ("guests", SWITCH_GUEST_ADDRESS)] {
-        // Snooping would keep multicast, and with it IPv6, from hosts that it has not heard of yet.
+    for (kind, segment, address) in [(0, "mgmt", SWITCH_ADDRESS), (1, "guests", SWITCH_GUEST_ADDRESS)] {
+        // Snooping would keep multicast, and with it IPv6, from hosts that it has not heard of yet. Without an address of
+        // its own a bridge has that of its lowest port, and nobody finds the BMCs for nine seconds when that one goes.
         lines += &format!(
-            "link add {segment} type bridge mcast_snooping 0\n\
+            "link add {segment} address 02:4b:4e:4c:{kind:02x}:fe type bridge mcast_snooping 0\n\
              address add {address}/24 dev {segment}\n\
              link set {segment} up\n"
         );
