@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use model::HttpCheck;
 use reqwest::Certificate;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -122,7 +121,7 @@ async fn a_certificate_must_be_trusted_and_for_the_name_unless_any_will_do() {
         "is for another name: say which with --health-name",
     );
     cannot(service.seen(&check).await, "no authority that this host trusts has issued its certificate");
-    let any = HttpCheck { any_certificate: true, ..check };
+    let any = HttpCheck { any_certificate: true, ..check.clone() };
     assert_eq!(service.seen(&any).await, Seen::Well);
     assert_eq!(service.seen(&HttpCheck { any_certificate: true, ..named("other") }).await, Seen::Well);
     assert_eq!(service.seen(&HttpCheck { path: "/busy".into(), ..any }).await, busy);
