@@ -17,6 +17,8 @@
 //! keeps its room. New guests come after the lost ones and get what these leave; whether a new guest breaks the
 //! promise to survive a loss was the API's question when it was made ([`crate::capacity::admit`]).
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -29,8 +31,8 @@ use crate::fence::{FenceProof, not_proven};
 use crate::inventory::Inventory;
 use crate::order::{StartOrder, waits_for};
 use crate::place::{Options, place};
-use crate::recover::{self, Field, Lost, May, NoReturn};
-use crate::snapshot::{GuestIx, Snapshot};
+use crate::recover::{self, Field, Lost, May, NoReturn, Return};
+use crate::snapshot::{GuestIx, HostIx, Snapshot};
 use crate::storm::{self, Pace};
 
 /// One change, carried out as one transaction.
@@ -175,9 +177,8 @@ fn recover(
         let (Some(spec), Some(from)) = (view.guests.get(&name), view.assignments.get(&name)) else {
             continue;
         };
-        match returned.to {
+        match goes_to(view, inventory, &returned, from) {
             Err(why) => {
-                let why = cannot_take(inventory, returned.guest, from, &why);
                 decision.waiting.insert(name, why);
             }
             Ok(host) => {
@@ -200,8 +201,8 @@ fn recover(
     leavers_first(view, &mut decision.changes);
 }
 
-/// The inventory counts a guest that is being moved where it goes. Here it counts where it is, for the rules that it
-/// is under hold there until it has gone, and the room that it will take is taken off.
+/// The inventory counts a guest that is being moved where it goes. It still runs where it is, so the room that it
+/// takes there is taken off; and where it goes may be lost.
 fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
     let mut snapshot = inventory.snapshot.clone();
     for (name, assignment) in &view.assignments {
@@ -211,15 +212,37 @@ fn as_they_run(view: &ClusterView, inventory: &Inventory) -> Snapshot {
         };
         let need = &mut snapshot.guests[guest.at()];
         let Some(counted) = need.place.filter(|counted| counted.host != host) else { continue };
-        let secondary = assignment.secondary.clone();
-        need.place = inventory.place_ix(&GuestPlace { host: assignment.host.clone(), secondary });
-        let there = &mut snapshot.hosts[counted.host.at()];
-        if need.runs && view.is_live(&assignment.host) && !there.duty.is_lost() {
-            there.memory = there.memory.saturating_sub(need.memory);
-            there.vcpus_max -= f64::from(need.vcpus);
+        if snapshot.hosts[counted.host.at()].duty.is_lost() {
+            let secondary = assignment.secondary.clone();
+            need.place = inventory.place_ix(&GuestPlace { host: assignment.host.clone(), secondary });
+        } else if need.runs {
+            let room = &mut snapshot.hosts[host.at()];
+            room.memory = room.memory.saturating_sub(need.memory);
+            room.vcpus_max -= f64::from(need.vcpus);
         }
     }
     snapshot
+}
+
+/// Where a lost guest goes, or why it waits.
+fn goes_to(
+    view: &ClusterView,
+    inventory: &Inventory,
+    returned: &Return,
+    from: &Assignment,
+) -> Result<HostIx, String> {
+    let guest = returned.guest;
+    let host = match &returned.to {
+        Ok(host) => *host,
+        Err(why) => return Err(cannot_take(inventory, guest, from, why)),
+    };
+    let to = inventory.host_name(host);
+    match leaving::still_there(view, inventory, guest, host) {
+        Some(other) => {
+            Err(format!("a rule keeps it from {to} until '{other}' has left, which is being moved"))
+        }
+        None => Ok(host),
+    }
 }
 
 /// Guests that leave a live host make room there for those that come.

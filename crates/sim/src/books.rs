@@ -94,6 +94,8 @@ pub struct Books {
     /// Hosts whose power was taken by their devices, and how many of them had a session at that moment.
     pub powers_taken: u64,
     pub live_powers_taken: u64,
+    /// Devices that are going to switch off.
+    pub switches_due: u64,
     /// Hosts that their watchdogs reset.
     pub resets: u64,
     /// When a leader was told last, by a quorum, that a host's fence stands.

@@ -154,6 +154,7 @@ impl World {
             Mode::Late => (Said::Done, takes, Some(self.rng.between(3 * S, 30 * S))),
         };
         if let Some(delay) = acts {
+            self.books.switches_due += 1;
             self.after(delay, Event::Switches { host, which });
         }
         (said, answered)
@@ -161,6 +162,7 @@ impl World {
 
     /// A device switches off.
     pub fn device_switches(&mut self, host: usize, which: usize) {
+        self.books.switches_due -= 1;
         self.sites[host].devices[which].on = false;
         if !self.is_switched_off(host) {
             return;

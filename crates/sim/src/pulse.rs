@@ -130,6 +130,9 @@ impl World {
         if view.leader.is_none() {
             return Some("nobody leads".into());
         }
+        if self.books.switches_due > 0 || view.fences.values().any(|fence| !fence.is_over()) {
+            return Some("a host's power is being taken".into());
+        }
         view.guests.keys().find_map(|name| self.guest_unwell(guest_ix(name))).or_else(|| self.job_unwell())
     }
 
