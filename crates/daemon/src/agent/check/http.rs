@@ -108,13 +108,15 @@ fn no_tls(at: SocketAddr, error: &TlsError) -> Seen {
     };
     let for_another =
         matches!(why, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. });
+    // What a service has signed itself is often an authority's certificate, which webpki has no public word for.
+    let said = error.to_string();
     Seen::Cannot(if for_another {
         format!("its certificate is for another name: say which with --health-name, or {any}")
-    } else if *why == CertificateError::UnknownIssuer {
+    } else if *why == CertificateError::UnknownIssuer || said.contains("CaUsedAsEndEntity") {
         format!(
             "no authority that this host trusts has issued its certificate: let the host trust it, or {any}"
         )
     } else {
-        format!("its certificate is not good ({error}): renew it, or {any}")
+        format!("its certificate is not good ({said}): renew it, or {any}")
     })
 }
