@@ -278,16 +278,8 @@ impl World {
                 Went::On(self.rng.between(MS, 40 * MS))
             }
             Act::Flush(volume) => self.flush(host, *volume),
-            Act::Make(volume) if self.is_shared(guest) => {
-                self.make_shared(*volume);
-                Went::On(self.rng.between(5 * MS, 300 * MS))
-            }
-            Act::Make(volume) => self.make(host, *volume),
-            Act::Delete(volume) => {
-                self.sites[host].files.remove(volume);
-                self.shared.remove(volume);
-                Went::On(self.rng.between(MS, 20 * MS))
-            }
+            Act::Make(volume) => self.make(host, guest, *volume),
+            Act::Delete(volume) => self.delete(host, *volume),
             Act::Serve(volume, epoch) => self.serve(host, *volume, *epoch),
             Act::ForgetDrop(volume) => self.forget_drop(host, guest, *volume),
             Act::Record(members) => match self.record_of(host, guest, s, members.clone()) {
@@ -415,7 +407,17 @@ impl World {
         Went::On(self.rng.between(MS, 200 * MS))
     }
 
-    fn make(&mut self, host: usize, volume: VolumeId) -> Went {
+    fn delete(&mut self, host: usize, volume: VolumeId) -> Went {
+        self.sites[host].files.remove(&volume);
+        self.shared.remove(&volume);
+        Went::On(self.rng.between(MS, 20 * MS))
+    }
+
+    fn make(&mut self, host: usize, guest: usize, volume: VolumeId) -> Went {
+        if self.is_shared(guest) {
+            self.make_shared(volume);
+            return Went::On(self.rng.between(5 * MS, 300 * MS));
+        }
         if self.sites[host].files.contains_key(&volume) {
             return Went::On(MS);
         }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{DeviceName, FenceDevice, FenceDevices};
 
+use crate::fault::Blow;
 use crate::names::host_name;
 use crate::rng::Rng;
 use crate::world::{Event, MS, Mend, S, Time, World, note};
@@ -112,10 +113,21 @@ pub fn records(host: usize, devices: &[Device]) -> FenceDevices {
 }
 
 impl World {
-    pub fn strike_device(&mut self, host: usize, which: usize, mode: Mode, until: Time) {
-        let devices = &mut self.sites[host].devices;
+    pub fn strike_device(&mut self, blow: Blow) {
+        let hosts = self.sites.len();
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all others strike no device")]
+        let (host, which, mode, ms) = match blow {
+            Blow::DeviceLies { host, which, ms } => (host, which, Mode::Lies, ms),
+            Blow::DeviceHangs { host, which, ms } => (host, which, Mode::Hangs, ms),
+            Blow::DeviceFails { host, which, ms } => (host, which, Mode::Fails, ms),
+            Blow::DeviceIsLate { host, which, ms } => (host, which, Mode::Late, ms),
+            Blow::DeviceIsGone { host, which, ms } => (host, which, Mode::Gone, ms),
+            _ => return,
+        };
+        let until = self.now + ms * MS;
+        let devices = &mut self.sites[host as usize % hosts].devices;
         let count = devices.len().max(1);
-        if let Some(device) = devices.get_mut(which % count) {
+        if let Some(device) = devices.get_mut(which as usize % count) {
             (device.mode, device.mode_until) = (mode, until);
         }
     }

@@ -10,7 +10,6 @@ use plan::inventory::Inventory;
 use plan::layout::Layout;
 
 use crate::books::COMES_BACK;
-use crate::device::Mode;
 use crate::fault::{Blow, Manner};
 use crate::machine::{Ended, Gone};
 use crate::names::{guest_id, guest_name, host_name, job_id, volume_id};
@@ -98,22 +97,6 @@ impl World {
             Blow::Shuffle { from, to, delay, ms } => {
                 self.network.shuffle(host_of(from), host_of(to), delay * MS, until(ms));
             }
-            Blow::DeviceLies { host, which, ms } => {
-                self.strike_device(host_of(host), which as usize, Mode::Lies, until(ms));
-            }
-            Blow::DeviceHangs { host, which, ms } => {
-                self.strike_device(host_of(host), which as usize, Mode::Hangs, until(ms));
-            }
-            Blow::DeviceFails { host, which, ms } => {
-                self.strike_device(host_of(host), which as usize, Mode::Fails, until(ms));
-            }
-            Blow::DeviceIsLate { host, which, ms } => {
-                self.strike_device(host_of(host), which as usize, Mode::Late, until(ms));
-            }
-            Blow::DeviceIsGone { host, which, ms } => {
-                self.strike_device(host_of(host), which as usize, Mode::Gone, until(ms));
-            }
-            Blow::FenceByHand { .. } => self.wish(blow),
             Blow::MemberDies { host, ms } => self.members_die(&[host_of(host)], until(ms)),
             Blow::StoreDies { ms } => {
                 let all: Vec<usize> = (0..self.network.member_dead_until.len()).collect();
@@ -138,6 +121,7 @@ impl World {
                 self.sites[host].clock.set_rate(now, percent);
                 self.at(until(ms), Event::Mend(Mend::Drift { host }));
             }
+            other if other.on_device().is_some() => self.strike_device(other),
             wish => self.wish(wish),
         }
     }
