@@ -381,10 +381,10 @@ mod tests {
 
     #[test]
     fn a_bridge_and_its_taps_come_and_go() {
-        let address = || {
+        fn address() -> String {
             let shown = ip("link show kbr-lan");
             shown.split_once("link/ether ").unwrap().1.split(' ').next().unwrap().to_owned()
-        };
+        }
         in_namespace(|| async {
             let networks = Networks::new().unwrap();
             networks.ensure_bridge("kbr-lan", 1400, None).await.unwrap();
