@@ -152,7 +152,7 @@ pub fn fences(view: &ClusterView, now: Timestamp, recover_from: Timestamp) -> Fe
         if !has_devices(view, host) {
             continue;
         }
-        let next = next_try(fence);
+        let next = next_try(fence, now);
         if now < next {
             wait(&mut plan, next);
         } else {
@@ -200,9 +200,11 @@ fn is_old(view: &ClusterView, fence: &Fence) -> bool {
         || failed && !waiting_for_proof(view, &fence.host).is_empty()
 }
 
-/// When a fence is to be tried, at once or after what the last try came to.
-fn next_try(fence: &Fence) -> Timestamp {
-    let (Some(tried_at), Some(_)) = (fence.tried_at, &fence.problem) else { return fence.since };
+/// When a fence is to be tried, at once or after what the last try came to. Whoever asked or tried may have had a clock
+/// that is ahead of this leader's: nobody waits for that.
+fn next_try(fence: &Fence, now: Timestamp) -> Timestamp {
+    let tried_at = fence.tried_at.filter(|at| *at <= now);
+    let (Some(tried_at), Some(_)) = (tried_at, &fence.problem) else { return now };
     let doublings = fence.tries.saturating_sub(1).min(16);
     let pause: Duration = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX);
     tried_at + SignedDuration::try_from(pause).unwrap_or(SignedDuration::from_secs(60))
