@@ -132,7 +132,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
         Step::ClaimAlone => vec![Act::Record(vec![own])],
         Step::Start { mirror_to } => {
             let attach = mirror_to.iter().cloned().map(Act::AttachSame);
-            [Act::SayStarting, Act::Launch].into_iter().chain(attach).chain([Act::Resume]).collect()
+            let start = [Act::SettleHandover, Act::SayStarting, Act::Launch];
+            start.into_iter().chain(attach).chain([Act::Resume]).collect()
         }
         // No disk is full here.
         Step::GoOn => vec![],

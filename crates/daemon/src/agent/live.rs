@@ -278,18 +278,24 @@ impl Keeper {
         running.machine.start_postcopy().await.map_err(|error| Failure::soon(error.to_string()))
     }
 
+    /// Sees to it that a change of owner in doubt is not made any more. It compares the in-sync sets: once they are
+    /// written anew it is refused for good.
+    pub(super) async fn settle_handover(&mut self, s: &Situation) -> Result<(), Failure> {
+        if self.live.maybe_handed_over {
+            let members = s.in_sync.values().next().map(|set| set.members.clone()).unwrap_or_default();
+            self.record(s, members).await?;
+            self.live.maybe_handed_over = false;
+        }
+        Ok(())
+    }
+
     /// Lets the guest go on here.
     pub(super) async fn cancel_send(
         &mut self,
         s: &Situation,
         gave_up: Option<(JobId, String)>,
     ) -> Result<(), Failure> {
-        if self.live.maybe_handed_over {
-            // The change of owner compares these records: once they are written anew it is refused for good.
-            let members = s.in_sync.values().next().map(|set| set.members.clone()).unwrap_or_default();
-            self.record(s, members).await?;
-            self.live.maybe_handed_over = false;
-        }
+        self.settle_handover(s).await?;
         if let Some((_, why)) = &gave_up {
             let message = format!("'{}' stays on {}: {why}", self.guest, s.me);
             self.agent.events.warning(EventKind::GuestMoved, self.about(), message);

@@ -190,6 +190,8 @@ impl Keeper {
     }
 
     async fn start(&mut self, s: &Situation, mirror_to: Option<Replica>) -> Result<(), Failure> {
+        // The run before it may have ended while nobody knew whether another host had come to own the guest.
+        self.settle_handover(s).await?;
         if let Some((before, _)) = &s.starts_after {
             self.tell_out_of_turn(before);
         }
