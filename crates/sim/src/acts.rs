@@ -135,10 +135,8 @@ pub fn acts(step: &Step, s: &Situation, mutant: Option<Mutant>) -> Vec<Act> {
             let start = [Act::SettleHandover, Act::SayStarting, Act::Launch];
             start.into_iter().chain(attach).chain([Act::Resume]).collect()
         }
-        // No disk is full here.
-        Step::GoOn => vec![],
-        // Every guest is well here.
-        Step::Reset { .. } => vec![],
+        // No disk is full here, and every guest is well.
+        Step::GoOn | Step::Reset { .. } => vec![],
         Step::Shutdown => vec![Act::Ask],
         Step::End { why } => vec![Act::Kill(*why)],
         Step::Attach { volumes, target, how, why: _ } => {
