@@ -187,6 +187,11 @@ impl World {
                 return Some(format!("a volume of {name} is not in sync"));
             }
         }
+        // Its owner goes by what it knows, should the store be lost now.
+        let keeper = self.sites[owner].daemon.as_ref().and_then(|daemon| daemon.keepers.get(&guest));
+        if keeper.is_some_and(|keeper| keeper.maybe_admitted.is_some()) {
+            return Some(format!("the host of {name} does not know yet that it is in sync"));
+        }
         (spec.is_local() && assignment.secondary.is_some()).then(|| format!("{name} is still mirrored"))
     }
 
