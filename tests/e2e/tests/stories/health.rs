@@ -266,8 +266,9 @@ fn a_guest_whose_service_hangs_is_restarted_and_then_left_alone() {
     assert!(problems.contains("guest web1 is not well"), "{problems}");
     assert_eq!(lab.guest("web1").unwrap()["phase"], "running", "it is left as it is");
 
-    // Somebody mends it.
-    lab.kennel(&["guest", "exec", "web1", "--", "dd", "if=/dev/zero", "of=/dev/vda", "bs=512", "count=1"])
+    // Somebody mends it, as soon as it listens: on a busy machine it has only just booted.
+    let mend = ["guest", "exec", "web1", "--", "dd", "if=/dev/zero", "of=/dev/vda", "bs=512", "count=1"];
+    wait("the guest to be mended", LIMIT, || Ok(lab.try_kennel(&mend)?.status.success().then_some(())))
         .unwrap();
     lab.kennel(&["guest", "restart", "web1"]).unwrap();
     let well = wait_for_health(lab, "healthy");
