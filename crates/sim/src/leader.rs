@@ -330,7 +330,7 @@ impl World {
                             view.in_sync.get(volume).is_some_and(|set| set.contains(&to.host, boot))
                         })
                 };
-                let fenced = waits && view.fences.values().any(|fence| !fence.is_over());
+                let fenced = waits && FenceProof::find(view, from).is_none();
                 !fenced && view.assignments.get(&to.guest) == Some(from) && volumes.iter().all(holds)
             }
             Change::Recover { from, to, proof } => {
